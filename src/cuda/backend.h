@@ -1,0 +1,31 @@
+// The GPU backend: driver API and NVRTC, both opened at run time. Nothing here needs a CUDA header or a GPU to compile or to be called.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "hopfill/info.h"
+#include "plan/launch.h"
+
+namespace hopfill::cuda {
+
+// The device of the current context (the primary context of device 0 is retained when there is none). Errors: unavailable.
+Result<DeviceInfo> current_device();
+// The DeviceInfo of a CUDA ordinal, cached. Errors: unavailable.
+Result<DeviceInfo> device(int ordinal);
+
+// Loads a kernel into the current context: from the catalogue, else the disk cache, else NVRTC. Idempotent, thread-safe.
+Result<void> load(const KernelConfig& config);
+
+// Encodes the tensor maps and launches; asynchronous.
+Result<void> launch(const planner::LaunchSpec& spec, Stream stream);
+
+struct Versions {
+    std::string driver, nvrtc;
+};
+Versions versions();
+
+// The embedded catalogue, with registers, shared memory, spills and evidence.
+std::vector<KernelInfo> catalogue();
+
+}  // namespace hopfill::cuda

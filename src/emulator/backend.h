@@ -1,0 +1,31 @@
+// The emulator as a backend: runs the kernels of src/kernels, compiled for the host, on one emulated Hopper SM after another.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "plan/launch.h"
+
+namespace hopfill::emulator {
+
+struct Options {
+    std::uint64_t seed = 0;     // of every random choice: the same seed repeats a run exactly
+    bool reduced_fp8 = true;    // e4m3 wgmma accumulates with the hardware's reduced precision
+};
+
+// A fault that a GPU would have shown as a hang, a wrong result or nothing at all.
+struct Fault {
+    std::string kind;           // "deadlock", "race", "read-before-arrival", "overwrite-before-release", "missing-proxy-fence", ...
+    std::string text;           // one or more lines: role, warp, barrier or address, phase, source line, seed
+};
+
+struct Report {
+    std::vector<Fault> faults;  // empty when clean; a run stops at the first
+    std::uint64_t steps = 0;    // scheduling steps taken
+};
+
+// Runs a launch on host memory. Errors: unsupported when the config is not compiled in.
+Result<Report> run(const planner::LaunchSpec& spec, const Options& options);
+
+}  // namespace hopfill::emulator

@@ -1,0 +1,39 @@
+// KernelConfig: template argument, cache key and printed name of a kernel. Read by g++, NVRTC and the emulator: no std and no CUDA header.
+#pragma once
+
+#include "plan/types.h"
+
+namespace hopfill {
+
+// Element types of tensors in memory.
+enum class Elem : u8 { bf16, f16, e4m3, f32 };
+
+constexpr i32 elem_bytes(Elem e) { return e == Elem::e4m3 ? 1 : e == Elem::f32 ? 4 : 2; }
+
+enum class Mask : u8 {
+    full,    // every key of the sequence
+    causal,  // bottom-right aligned: query i sees keys j with j - kv_len <= i - q_len
+};
+
+enum class Family : u8 {
+    prefill,        // one producer warp and two or three consumer warpgroups, persistent, K and V streamed (kernels/prefill)
+    prefill_short,  // one wave of balanced job lists (kernels/prefill_short)
+};
+
+// A kernel, wholly. Every field changes the machine code; nothing else does.
+struct KernelConfig {
+    Family family = Family::prefill;
+    Elem elem = Elem::bf16;   // q, k and v
+    Elem out = Elem::bf16;    // o
+    Mask mask = Mask::full;
+    i32 head_dim = 128;       // columns that are multiplied: the problem's head_dim rounded up to a class, a multiple of 16
+    i32 tile_n = 128;         // keys of a KV block
+    i32 stages = 2;           // KV blocks in flight
+    i32 consumers = 2;        // consumer warpgroups, 64 query rows each
+    bool packed = false;      // ragged batch, found through cu_seqlens on the device
+    bool dynamic = false;     // jobs come from a counter in global memory rather than a fixed stride
+
+    constexpr bool operator==(const KernelConfig&) const = default;
+};
+
+}  // namespace hopfill

@@ -1,0 +1,35 @@
+// From a plan and tensors to what a backend launches: pure host code, the same for the GPU and the emulator.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "hopfill/attention.h"
+#include "plan/kernel_config.h"
+#include "plan/params.h"
+#include "plan/tensor_map.h"
+
+namespace hopfill::planner {
+
+// Everything of a launch but the encoded tensor maps, which need the driver (or the emulator): the backend encodes q, k, v, o into params.
+struct LaunchSpec {
+    KernelConfig config;
+    PrefillParams params{};      // params.work_counter is the backend's to set when config.dynamic
+    TensorMapSpec q, k, v, o;
+    int grid = 0;                // blocks; 0 means that there is nothing to compute
+    int threads = 0;
+    int shared_bytes = 0;
+};
+
+// "prefill_bf16_hd128_causal_m128n128s2": every field of the config, no two configs alike.
+std::string kernel_name(const KernelConfig& config);
+// C++ text of the config, as NVRTC's name expressions take it: "hopfill::KernelConfig{...}".
+std::string kernel_expression(const KernelConfig& config);
+
+// Every kernel the planner may choose, in a fixed order: the catalogue. Plan::variant indexes it.
+const std::vector<KernelConfig>& kernel_table();
+
+// Lowers a plan onto tensors. Errors name the tensor that disagrees with the plan (shape, dtype, stride, alignment, device).
+Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& tensors);
+
+}  // namespace hopfill::planner

@@ -1,0 +1,31 @@
+// Kernel arguments of the prefill families, shared by host, NVRTC and the emulator: no std and no CUDA header.
+#pragma once
+
+#include "plan/types.h"
+
+namespace hopfill {
+
+// Passed by value as a __grid_constant__: tensor maps must lie in param space to be prefetched and used by TMA.
+// Tensor map dimensions, innermost first:
+//   dense   {head_dim, heads, seq, batch, 1}
+//   packed  {head_dim, heads, 2^30, 2^31, 2^31} with wrap-around strides, so that TMA's own bounds check ends at each sequence
+//           (see plan/tensor_map.h)
+struct PrefillParams {
+    TensorMap q, k, v, o;
+    float* lse;                 // natural log, or null; [batch, heads, seq] dense, [heads, tokens] packed
+    const i32* cu_seqlens_q;    // [batch + 1], packed only
+    const i32* cu_seqlens_k;    // [batch + 1], packed only
+    u32* work_counter;          // dynamic only: {next job, blocks done}, zero between launches
+    float scale_log2;           // softmax scale times log2(e)
+    i32 batch;
+    i32 heads;
+    i32 heads_per_kv_head;      // GQA group: query heads that share a KV head
+    i32 seqlen_q;               // dense: length of each sequence; packed: unused
+    i32 seqlen_kv;
+    i32 total_q;                // packed: tokens in q, which bounds the lse rows
+    i32 q_tiles;                // dense: query tiles of a sequence; packed: bound on the tiles of all sequences
+    i32 jobs;                   // q_tiles * heads * (dense ? batch : 1)
+    i32 heads_per_group;        // KV heads whose K and V share L2: the outermost order of the jobs (plan/schedule.h)
+};
+
+}  // namespace hopfill
