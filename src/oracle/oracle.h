@@ -12,11 +12,12 @@ namespace hopfill::oracle {
 // Host tensors, any strides. Errors as the cpu backend's.
 Result<void> attention(const AttentionProblem& problem, const AttentionTensors& tensors);
 
-// float64 results of chosen rows of one (sequence, head): for long sequences, where all rows would take too long.
+// float64 results of chosen queries of one (sequence, head): for long sequences, where all rows would take too long.
 struct Row {
     std::vector<double> o;  // [head_dim]
     double lse = 0;
 };
-Row row(const AttentionProblem& problem, const AttentionTensors& tensors, std::int64_t sequence, std::int64_t head, std::int64_t query);
+std::vector<Row> rows(const AttentionProblem& problem, const AttentionTensors& tensors, std::int64_t sequence, std::int64_t head,
+                      const std::vector<std::int64_t>& queries);
 
 }  // namespace hopfill::oracle
