@@ -32,6 +32,7 @@ struct KernelConfig {
     i32 consumers = 2;        // consumer warpgroups, 64 query rows each
     bool packed = false;      // ragged batch, found through cu_seqlens on the device
     bool dynamic = false;     // jobs come from a counter in global memory rather than a fixed stride
+    bool pingpong = false;    // named barriers let one consumer warpgroup issue its matrix products at a time
 
     constexpr bool operator==(const KernelConfig&) const = default;
 };

@@ -26,8 +26,20 @@ std::string kernel_name(const KernelConfig& config);
 // C++ text of the config, as NVRTC's name expressions take it: "hopfill::KernelConfig{...}".
 std::string kernel_expression(const KernelConfig& config);
 
-// Every kernel the planner may choose, in a fixed order: the catalogue. Plan::variant indexes it.
+// Every kernel the planner may choose, in a fixed order: the catalogue.
 const std::vector<KernelConfig>& kernel_table();
+// Candidates for tuning runs, which the planner never chooses.
+const std::vector<KernelConfig>& tuning_table();
+// Plan::variant indexes the catalogue, and past its end the tuning table.
+const KernelConfig& kernel_at(int variant);
+
+// The kernel, grid and shared memory of a problem on an sm90 device. Errors: unsupported, naming what is allowed.
+Result<Plan> choose(const AttentionProblem& problem, const DeviceInfo& device);
+// The same with the kernel given; an error when it does not fit the problem.
+Result<Plan> plan_variant(const AttentionProblem& problem, const DeviceInfo& device, int variant);
+
+int shared_bytes(const KernelConfig& config);
+int threads(const KernelConfig& config);
 
 // Lowers a plan onto tensors. Errors name the tensor that disagrees with the plan (shape, dtype, stride, alignment, device).
 Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& tensors);

@@ -22,10 +22,11 @@ struct PrefillParams {
     i32 heads_per_kv_head;      // GQA group: query heads that share a KV head
     i32 seqlen_q;               // dense: length of each sequence; packed: unused
     i32 seqlen_kv;
-    i32 total_q;                // packed: tokens in q, which bounds the lse rows
+    i32 total_q;                // packed: tokens in q and k; lengths read on the device are clamped to them
+    i32 total_kv;
     i32 q_tiles;                // dense: query tiles of a sequence; packed: bound on the tiles of all sequences
     i32 jobs;                   // q_tiles * heads * (dense ? batch : 1)
-    i32 heads_per_group;        // KV heads whose K and V share L2: the outermost order of the jobs (plan/schedule.h)
+    i32 heads_per_group;        // dense: query heads (of all sequences) whose K and V share L2: the outermost order of the jobs
 };
 
 }  // namespace hopfill

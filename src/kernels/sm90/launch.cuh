@@ -40,6 +40,7 @@ HOPFILL_INLINE T shuffle_from(T v, u32 lane) {
 }
 HOPFILL_INLINE bool vote_any(bool p) { return __any_sync(0xffffffffu, p); }
 HOPFILL_INLINE u32 ballot(bool p) { return __ballot_sync(0xffffffffu, p); }
+HOPFILL_INLINE u32 count_trailing_zeros(u32 v) { return __ffs(static_cast<int>(v)) - 1; }
 HOPFILL_INLINE void sync_warp() { __syncwarp(); }
 
 // Exactly one lane of a converged warp gets true (PTX ISA 9.7.13.15, elect.sync).

@@ -1,0 +1,109 @@
+// Which job comes next: the producer warp's half of the schedule.
+#pragma once
+
+#include "plan/geometry.h"
+#include "prefill/shared.cuh"
+#include "sm90/math.cuh"
+
+namespace hopfill {
+
+// Draws job numbers: the block's own number first, then every grid_size-th, or from a counter that the last block resets for the next launch.
+template <KernelConfig C>
+struct JobSource {
+    const PrefillParams& params;
+    u32 next;
+
+    HOPFILL_INLINE explicit JobSource(const PrefillParams& p) : params(p), next(sm90::block_index()) {}
+
+    HOPFILL_INLINE void draw() {
+        if constexpr (C.dynamic) {
+            u32 drawn = 0;
+            if (sm90::lane_index() == 0) drawn = sm90::atomic_add(params.work_counter, 1u);
+            next = sm90::grid_size() + sm90::shuffle_from(drawn, 0u);
+        } else {
+            next += sm90::grid_size();
+        }
+    }
+
+    // After a block has drawn its last job it never touches the first word again, so the last block to say so may reset both.
+    HOPFILL_INLINE void finish() const {
+        if constexpr (C.dynamic) {
+            if (sm90::lane_index() == 0) {
+                sm90::fence_device();
+                if (sm90::atomic_add(params.work_counter + 1, 1u) + 1 == sm90::grid_size()) {
+                    sm90::store_global(params.work_counter, 0u);
+                    sm90::store_global(params.work_counter + 1, 0u);
+                }
+            }
+        }
+    }
+};
+
+// Dense: groups of heads whose K and V fit in L2 together; in a group the longest tiles of all heads first (causal: the last rows), so that
+// what is left at the end is short.
+template <KernelConfig C>
+HOPFILL_INLINE bool decode_dense(const PrefillParams& p, u32 number, Job& job) {
+    const u32 all_heads = p.batch * p.heads;
+    const u32 per_group = p.heads_per_group * p.q_tiles;
+    const u32 group = number / per_group;
+    const u32 first = group * p.heads_per_group;
+    const u32 rest = number - group * per_group;
+    const u32 width = all_heads - first < static_cast<u32>(p.heads_per_group) ? all_heads - first : p.heads_per_group;
+    const u32 level = rest / width;
+    const u32 flat = first + rest - level * width;
+    job.sequence = flat / p.heads;
+    job.head = flat - job.sequence * p.heads;
+    job.row0 = (C.mask == Mask::causal ? p.q_tiles - 1 - level : level) * geometry(C).tile_m;
+    job.q_len = p.seqlen_q;
+    job.kv_len = p.seqlen_kv;
+    job.q_start = 0;
+    return true;
+}
+
+// Packed: number = tile * heads + head; tiles are counted sequence by sequence. All 32 lanes look at 32 sequences at a time.
+// The host bounds the tiles by tokens and batch; numbers past the real ones are no jobs.
+template <KernelConfig C>
+HOPFILL_INLINE bool decode_packed(const PrefillParams& p, u32 number, Job& job, i32& k_start) {
+    constexpr i32 kRows = geometry(C).tile_m;
+    i32 tile = number / p.heads;
+    job.head = number - tile * p.heads;
+    const i32 lane = sm90::lane_index();
+    for (i32 base = 0; base < p.batch; base += 32) {
+        const i32 s = base + lane;
+        i32 q0 = 0, q1 = 0;
+        if (s < p.batch) {
+            q0 = clamp_high(clamp_low(sm90::load_global(p.cu_seqlens_q + s), 0), p.total_q);
+            q1 = clamp_high(clamp_low(sm90::load_global(p.cu_seqlens_q + s + 1), q0), p.total_q);
+        }
+        i32 sum = (q1 - q0 + kRows - 1) / kRows;
+        const i32 mine = sum;
+#pragma unroll
+        for (u32 d = 1; d < 32; d *= 2) {
+            const i32 below = sm90::shuffle_up(sum, d);
+            if (lane >= static_cast<i32>(d)) sum += below;
+        }
+        const u32 reached = sm90::ballot(sum > tile);
+        if (reached != 0) {
+            // The lowest set bit, isolated and counted, is the sequence that holds the tile.
+            const u32 owner = sm90::count_trailing_zeros(reached);
+            i32 k0 = 0, k1 = 0;
+            if (lane == static_cast<i32>(owner)) {
+                k0 = clamp_high(clamp_low(sm90::load_global(p.cu_seqlens_k + s), 0), p.total_kv);
+                k1 = clamp_high(clamp_low(sm90::load_global(p.cu_seqlens_k + s + 1), k0), p.total_kv);
+            }
+            const i32 within = tile - sm90::shuffle_from(sum - mine, owner);
+            const i32 tiles = sm90::shuffle_from(mine, owner);
+            job.sequence = base + owner;
+            job.row0 = (C.mask == Mask::causal ? tiles - 1 - within : within) * kRows;
+            job.q_start = sm90::shuffle_from(q0, owner);
+            job.q_len = sm90::shuffle_from(q1 - q0, owner);
+            k_start = sm90::shuffle_from(k0, owner);
+            job.kv_len = sm90::shuffle_from(k1 - k0, owner);
+            return true;
+        }
+        tile -= sm90::shuffle_from(sum, 31u);
+    }
+    return false;
+}
+
+}  // namespace hopfill

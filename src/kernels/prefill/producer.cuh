@@ -1,0 +1,108 @@
+// The producer warp: draws jobs, describes them to the consumers and feeds Q, K and V through TMA, as far ahead as slots allow.
+// Order of a job's loads: Q, K[last], then K[n - 1], V[n] ... V[0]: what the consumers wait for first comes first.
+#pragma once
+
+#include "prefill/job.cuh"
+#include "prefill/shared.cuh"
+#include "sm90/tma.cuh"
+
+namespace hopfill {
+
+template <KernelConfig C>
+struct Producer {
+    static constexpr Geometry kGeometry = geometry(C);
+
+    const PrefillParams& params;
+    Shared<C> shared;
+    Ring<C.stages> k, v;
+    Ring<kJobSlots> jobs;
+    Ring<1> q;  // all warpgroups' query slots turn together
+
+    HOPFILL_INLINE Producer(const PrefillParams& p, Shared<C> s)
+        : params(p), shared(s), k(s.k_full(), s.k_empty()), v(s.v_full(), s.v_empty()), jobs(s.job_full(), s.job_empty()), q(s.q_full(), s.q_empty()) {}
+
+    HOPFILL_INLINE void load_block(Ring<C.stages>& ring, u8* to, const TensorMap* map, i32 head, RowCoord at, i32 block) {
+        ring.wait_empty();
+        sm90::mbarrier_arrive_expect_bytes(ring.full_barrier(), kGeometry.kv_block);
+#pragma unroll
+        for (i32 s = 0; s < kGeometry.slabs; ++s)
+            sm90::tma_load(to + s * kGeometry.kv_slab, map, ring.full_barrier(),
+                           {s * kGeometry.slab_columns, head, at.row + block * C.tile_n, at.c3, at.c4}, sm90::CacheHint::evict_last);
+        ring.advance();
+    }
+
+    HOPFILL_INLINE void load_q(const Job& job) {
+        const RowCoord at = row_coord<C>(job.sequence, job.q_start, job.q_len);
+#pragma unroll
+        for (i32 w = 0; w < C.consumers; ++w) {
+            sm90::mbarrier_wait(q.empty + w, q.phase ^ 1);
+            sm90::mbarrier_arrive_expect_bytes(q.full + w, kGeometry.q_warpgroup);
+#pragma unroll
+            for (i32 s = 0; s < kGeometry.slabs; ++s)
+                sm90::tma_load(shared.q(w) + s * kRowsPerWarpgroup * kSlabBytes, &params.q, q.full + w,
+                               {s * kGeometry.slab_columns, job.head, at.row + job.row0 + w * kRowsPerWarpgroup, at.c3, at.c4},
+                               sm90::CacheHint::evict_first);
+        }
+        q.advance();
+    }
+
+    // One lane: the loads of a job.
+    HOPFILL_INLINE void load(const Job& job, i32 k_start) {
+        const KvRange range = kv_range(C, job.row0, kGeometry.tile_m, job.q_len, job.kv_len);
+        if (range.end == 0) return;
+        const i32 kv_head = job.head / params.heads_per_kv_head;
+        const RowCoord at = row_coord<C>(job.sequence, k_start, job.kv_len);
+        load_q(job);
+        load_block(k, shared.k(k.slot), &params.k, kv_head, at, range.end - 1);
+        for (i32 n = range.end - 1; n > 0; --n) {
+            load_block(k, shared.k(k.slot), &params.k, kv_head, at, n - 1);
+            load_block(v, shared.v(v.slot), &params.v, kv_head, at, n);
+        }
+        load_block(v, shared.v(v.slot), &params.v, kv_head, at, 0);
+    }
+
+    // One lane: hands a job to the consumers.
+    HOPFILL_INLINE void publish(const Job& job) {
+        jobs.wait_empty();
+        Job* slot = shared.job(jobs.slot);
+        sm90::store_shared(&slot->head, job.head);
+        sm90::store_shared(&slot->sequence, job.sequence);
+        sm90::store_shared(&slot->row0, job.row0);
+        sm90::store_shared(&slot->q_len, job.q_len);
+        sm90::store_shared(&slot->kv_len, job.kv_len);
+        sm90::store_shared(&slot->q_start, job.q_start);
+        sm90::store_shared(&slot->more, job.more);
+        sm90::mbarrier_arrive(jobs.full_barrier());
+        jobs.advance();
+    }
+
+    // The whole warp.
+    HOPFILL_INLINE void run() {
+        const bool leader = sm90::elect_one();
+        JobSource<C> source(params);
+        Job job{};
+        job.more = 1;
+        while (source.next < static_cast<u32>(params.jobs)) {
+            i32 k_start = 0;
+            bool real;
+            if constexpr (C.packed)
+                real = decode_packed<C>(params, source.next, job, k_start);
+            else
+                real = decode_dense<C>(params, source.next, job);
+            if constexpr (C.packed) {
+                if (!real) break;  // every number above this one is past the end too
+            }
+            if (leader) {
+                publish(job);
+                load(job, k_start);
+            }
+            sm90::sync_warp();
+            source.draw();
+        }
+        source.finish();
+        job.more = 0;
+        if (leader) publish(job);
+    }
+};
+
+}  // namespace hopfill

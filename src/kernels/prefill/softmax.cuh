@@ -1,0 +1,61 @@
+// Online softmax over the rows that a thread shares with its quad (Milakov and Gimelshein 2018; FlashAttention-2, algorithm 1).
+#pragma once
+
+#include "sm90/math.cuh"
+#include "tile/fragment.cuh"
+
+namespace hopfill {
+
+// Two rows a thread. `reference` is the row's running maximum times scale_log2; sums are this thread's share.
+struct Softmax {
+    float reference[2];
+    float sum[2];
+
+    HOPFILL_INLINE Softmax() {
+        reference[0] = reference[1] = -sm90::infinity();
+        sum[0] = sum[1] = 0.0f;
+    }
+
+    // Replaces raw logits s by exp2(scale_log2 * s - reference) with the references raised to this block's maxima, adds them to the sums, and
+    // returns in `rescale` what earlier sums and outputs are to be multiplied with.
+    // A row of which every logit is -inf keeps -inf as its reference and gets 0 everywhere, never -inf - -inf.
+    template <i32 N>
+    HOPFILL_INLINE void step(float (&s)[N / 2], float scale_log2, float (&rescale)[2]) {
+        float top[2] = {s[0], s[2]};
+#pragma unroll
+        for (i32 i = 1; i < N / 2; ++i) {
+            if (i != 2) top[fragment_half(i)] = sm90::max_float(top[fragment_half(i)], s[i]);
+        }
+        float used[2];
+#pragma unroll
+        for (i32 h = 0; h < 2; ++h) {
+            top[h] = sm90::max_float(top[h], sm90::shuffle_xor(top[h], 1u));
+            top[h] = sm90::max_float(top[h], sm90::shuffle_xor(top[h], 2u));
+            const float raised = sm90::max_float(reference[h], top[h] * scale_log2);
+            used[h] = raised == -sm90::infinity() ? 0.0f : raised;
+            rescale[h] = sm90::exp2_approx(reference[h] - used[h]);
+            reference[h] = raised;
+            sum[h] *= rescale[h];
+        }
+#pragma unroll
+        for (i32 i = 0; i < N / 2; ++i) {
+            const i32 h = fragment_half(i);
+            s[i] = sm90::exp2_approx(sm90::fma_float(s[i], scale_log2, -used[h]));
+            sum[h] += s[i];
+        }
+    }
+
+    // Completes the sums over the quad; inverse[h] is 0 for a row without keys. Returns the natural log-sum-exp in lse.
+    HOPFILL_INLINE void finish(float (&inverse)[2], float (&lse)[2]) {
+#pragma unroll
+        for (i32 h = 0; h < 2; ++h) {
+            sum[h] += sm90::shuffle_xor(sum[h], 1u);
+            sum[h] += sm90::shuffle_xor(sum[h], 2u);
+            inverse[h] = sum[h] == 0.0f ? 0.0f : 1.0f / sum[h];
+            constexpr float kLn2 = 0.693147180559945f;
+            lse[h] = sum[h] == 0.0f ? -sm90::infinity() : (reference[h] + sm90::log2_approx(sum[h])) * kLn2;
+        }
+    }
+};
+
+}  // namespace hopfill

@@ -1,0 +1,26 @@
+// Which element a thread of a warpgroup holds (PTX ISA 9.7.15.5.1, figures of wgmma register fragments).
+// Accumulator d[i] of thread t, with warp w = t / 32 and lane l = t % 32:
+//   row  16 w + l / 4 + 8 * (i / 2 % 2)          column  8 * (i / 4) + 2 * (l % 4) + i % 2
+#pragma once
+
+#include "plan/kernel_config.h"
+#include "sm90/math.cuh"
+
+namespace hopfill {
+
+HOPFILL_INLINE u32 fragment_row(u32 thread) { return (thread % 128) / 32 * 16 + (thread % 32) / 4; }  // and the row 8 below it
+HOPFILL_INLINE u32 fragment_column(u32 thread) { return 2 * (thread % 4); }
+// Which of the thread's two rows accumulator i belongs to.
+constexpr i32 fragment_half(i32 i) { return i / 2 % 2; }
+
+// FP32 accumulators of 64 x N to the A operand of a 16-bit product over N: fragment k covers columns 16 k to 16 k + 15, and lies in the
+// same thread, so no exchange is needed.
+template <Elem E, i32 N>
+HOPFILL_INLINE void pack_fragments(const float (&s)[N / 2], u32 (&p)[N / 16][4]) {
+#pragma unroll
+    for (i32 k = 0; k < N / 16; ++k)
+#pragma unroll
+        for (i32 w = 0; w < 4; ++w) p[k][w] = sm90::pack2<E>(s[8 * k + 2 * w], s[8 * k + 2 * w + 1]);
+}
+
+}  // namespace hopfill

@@ -1,0 +1,75 @@
+// Tile arithmetic that host and device share: shared-memory offsets, KV ranges of a query tile. constexpr, no std and no CUDA header.
+#pragma once
+
+#include "plan/kernel_config.h"
+
+namespace hopfill {
+
+// Shared memory holds every operand in slabs of 64 columns (128 bytes of 16-bit elements): the width of a 128-byte swizzle.
+constexpr i32 kSlabBytes = 128;
+constexpr i32 kRowsPerWarpgroup = 64;
+constexpr i32 kSharedLimit = 232448;  // 227 KB, what a block of sm_90 may have
+
+// Byte offsets into the block's dynamic shared memory.
+struct Geometry {
+    i32 tile_m;           // query rows of a job
+    i32 slab_columns;     // elements in 128 bytes
+    i32 slabs;            // slabs of one row
+    i32 q_warpgroup;      // bytes of one warpgroup's 64 query rows
+    i32 kv_slab;          // bytes of one slab of a KV block
+    i32 kv_block;         // bytes of a K or V block
+    i32 q, k, v, o;       // offsets; o == q when the output is staged over the queries
+    bool o_over_q;
+    i32 jobs;             // ring of job descriptions
+    i32 barriers;
+    i32 total;            // bytes to ask for at launch
+    i32 threads;
+};
+
+constexpr i32 kJobSlots = 2;
+constexpr i32 kJobBytes = 64;
+// full and empty of: q per warpgroup, k and v per stage, job slots.
+constexpr i32 barrier_count(const KernelConfig& c) { return 2 * c.consumers + 4 * c.stages + 2 * kJobSlots; }
+
+constexpr Geometry geometry(const KernelConfig& c) {
+    Geometry g{};
+    g.tile_m = kRowsPerWarpgroup * c.consumers;
+    g.slab_columns = kSlabBytes / elem_bytes(c.elem);
+    g.slabs = ceil_div(c.head_dim, g.slab_columns);
+    g.q_warpgroup = g.slabs * kRowsPerWarpgroup * kSlabBytes;
+    g.kv_slab = c.tile_n * kSlabBytes;
+    g.kv_block = g.slabs * g.kv_slab;
+    const i32 q_bytes = g.q_warpgroup * c.consumers;
+    const i32 small = kJobSlots * kJobBytes + barrier_count(c) * 8;
+    const i32 o_bytes = ceil_div(c.head_dim * elem_bytes(c.out), kSlabBytes) * kRowsPerWarpgroup * kSlabBytes * c.consumers;
+    const i32 without_o = q_bytes + 2 * c.stages * g.kv_block + small;
+    g.o_over_q = without_o + o_bytes > kSharedLimit;
+    g.q = 0;
+    g.k = g.q + q_bytes;
+    g.v = g.k + c.stages * g.kv_block;
+    g.o = g.o_over_q ? g.q : g.v + c.stages * g.kv_block;
+    g.jobs = g.o_over_q ? g.v + c.stages * g.kv_block : g.o + o_bytes;
+    g.barriers = g.jobs + kJobSlots * kJobBytes;
+    g.total = g.barriers + barrier_count(c) * 8;
+    g.threads = 128 * (c.consumers + 1);
+    return g;
+}
+
+// KV blocks that a query tile reads, in units of tile_n keys from the sequence's start: [0, end), of which [0, unmasked) need no mask.
+struct KvRange {
+    i32 end;
+    i32 unmasked;
+};
+
+constexpr i32 clamp_low(i32 v, i32 low) { return v < low ? low : v; }
+constexpr i32 clamp_high(i32 v, i32 high) { return v > high ? high : v; }
+
+constexpr KvRange kv_range(const KernelConfig& c, i32 row0, i32 rows, i32 q_len, i32 kv_len) {
+    if (c.mask == Mask::full) return {ceil_div(kv_len, c.tile_n), kv_len / c.tile_n};
+    const i32 first_sees = clamp_high(clamp_low(row0 + 1 + kv_len - q_len, 0), kv_len);            // keys of the tile's first row
+    const i32 last_row = clamp_high(row0 + rows, q_len);
+    const i32 last_sees = clamp_high(clamp_low(last_row + kv_len - q_len, 0), kv_len);             // and of its last
+    return {ceil_div(last_sees, c.tile_n), first_sees / c.tile_n};
+}
+
+}  // namespace hopfill

@@ -1,0 +1,88 @@
+// Plan and tensors to kernel arguments and tensor map descriptions.
+#include "plan/launch.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "plan/geometry.h"
+
+namespace hopfill::planner {
+namespace {
+
+constexpr double kLog2E = 1.4426950408889634;
+
+Result<void> check_base(const char* name, const TensorView& t) {
+    if (t.elements() == 0) return {};
+    if (t.data == nullptr) return Error{Code::invalid_argument, name, "data is null"};
+    if (reinterpret_cast<std::uintptr_t>(t.data) % 16 != 0)
+        return Error{Code::unsupported, name, fmt::format("data at {}; TMA needs 16-byte alignment", t.data)};
+    return {};
+}
+
+// TMA checks a stride even of a dimension of one element: any legal value does there.
+std::uint64_t stride_bytes(std::int64_t stride, std::int64_t extent, int bytes) {
+    return extent <= 1 ? 16 : static_cast<std::uint64_t>(stride) * static_cast<std::uint64_t>(bytes);
+}
+
+TensorMapSpec spec_of(const TensorView& t, const void* fallback, Elem elem, bool packed, int rows) {
+    const int bytes = elem_bytes(elem);
+    const std::size_t seq = packed ? 0 : 1, heads = seq + 1, dim = seq + 2;
+    const auto extent = [&](std::size_t i) { return static_cast<std::uint64_t>(std::max<std::int64_t>(1, t.shape[i])); };
+    TensorMapSpec s;
+    s.elem = elem;
+    s.base = t.elements() == 0 ? fallback : t.data;  // never read: no job touches an empty tensor
+    const std::uint64_t row = stride_bytes(t.strides[seq], t.shape[seq], bytes), head = stride_bytes(t.strides[heads], t.shape[heads], bytes);
+    if (packed) {
+        s.size = {extent(dim), extent(heads), kRaggedRows, kRaggedOuter, kRaggedOuter};
+        s.stride = {head, row, row, (std::uint64_t{1} << 35) - row};
+    } else {
+        s.size = {extent(dim), extent(heads), extent(seq), extent(0), 1};
+        s.stride = {head, row, stride_bytes(t.strides[0], t.shape[0], bytes), 16};
+    }
+    s.box = {static_cast<std::uint32_t>(kSlabBytes / bytes), 1, static_cast<std::uint32_t>(rows), 1, 1};
+    return s;
+}
+
+}  // namespace
+
+Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
+    if (plan.variant < 0) return Error{Code::invalid_argument, "plan", "has no sm90 kernel"};
+    const AttentionProblem& p = plan.problem;
+    for (const auto& [name, view] : {std::pair{"q", &t.q}, std::pair{"k", &t.k}, std::pair{"v", &t.v}, std::pair{"o", &t.o}})
+        if (auto r = check_base(name, *view); !r) return r.error();
+    LaunchSpec spec;
+    spec.config = kernel_at(plan.variant);
+    const KernelConfig& c = spec.config;
+    spec.grid = plan.grid;
+    spec.threads = plan.threads;
+    spec.shared_bytes = plan.shared_bytes;
+    if (spec.grid == 0) return spec;
+
+    PrefillParams& a = spec.params;
+    a.lse = t.lse.present() ? static_cast<float*>(t.lse.data) : nullptr;
+    a.cu_seqlens_q = p.packed ? static_cast<const i32*>(t.cu_seqlens_q.data) : nullptr;
+    a.cu_seqlens_k = p.packed ? static_cast<const i32*>(t.cu_seqlens_k.data) : nullptr;
+    a.scale_log2 = static_cast<float>(p.scale * kLog2E);
+    a.batch = static_cast<i32>(p.batch);
+    a.heads = static_cast<i32>(p.heads);
+    a.heads_per_kv_head = static_cast<i32>(p.heads / p.kv_heads);
+    a.seqlen_q = static_cast<i32>(p.packed ? 0 : p.max_seqlen_q);
+    a.seqlen_kv = static_cast<i32>(p.packed ? 0 : p.max_seqlen_kv);
+    a.total_q = static_cast<i32>(p.tokens_q);
+    a.total_kv = static_cast<i32>(p.tokens_kv);
+    a.jobs = static_cast<i32>(plan.jobs);
+    a.q_tiles = static_cast<i32>(plan.jobs / (p.heads * (p.packed ? 1 : p.batch)));
+    // K and V of the heads in flight share half of a 50 MB L2, whole GQA groups at a time.
+    const std::int64_t kv_bytes = std::max<std::int64_t>(1, 2 * p.max_seqlen_kv * c.head_dim * elem_bytes(c.elem));
+    const std::int64_t kv_heads = std::clamp<std::int64_t>((std::int64_t{25} << 20) / kv_bytes, 1, p.kv_heads * p.batch);
+    a.heads_per_group = static_cast<i32>(kv_heads * (p.heads / p.kv_heads));
+
+    spec.q = spec_of(t.q, t.q.data, c.elem, p.packed, kRowsPerWarpgroup);
+    spec.k = spec_of(t.k, t.q.data, c.elem, p.packed, c.tile_n);
+    spec.v = spec_of(t.v, t.q.data, c.elem, p.packed, c.tile_n);
+    spec.o = spec_of(t.o, t.q.data, c.out, p.packed, kRowsPerWarpgroup);
+    return spec;
+}
+
+}  // namespace hopfill::planner
