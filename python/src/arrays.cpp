@@ -66,7 +66,8 @@ DType dtype_of(dl::DataType t, const char* name) {
     }
     const char* kind = t.code == dl::code_float ? "float" : t.code == dl::code_int ? "int" : t.code == dl::code_bfloat ? "bfloat" : nullptr;
     fail(Code::unsupported, name,
-         "dtype " + (kind ? kind + std::to_string(t.bits) : "of DLPack code " + std::to_string(t.code) + " with " + std::to_string(t.bits) + " bits") +
+         "dtype " +
+             (kind ? kind + std::to_string(t.bits) : "of DLPack code " + std::to_string(t.code) + " with " + std::to_string(t.bits) + " bits") +
              "; " + allowed_dtypes);
 }
 
@@ -81,10 +82,15 @@ void view_dlpack(TensorView& view, const dl::Tensor& t, const char* name) {
     view.data = static_cast<char*>(t.data) + t.byte_offset;
     switch (t.device.type) {
         case dl::cpu:
-        case dl::cuda_host: view.device = {Device::Kind::cpu, 0}; break;
+        case dl::cuda_host:
+            view.device = {Device::Kind::cpu, 0};
+            break;
         case dl::cuda:
-        case dl::cuda_managed: view.device = {Device::Kind::cuda, t.device.id}; break;
-        default: fail(Code::unsupported, name, "on a device of DLPack type " + std::to_string(t.device.type) + "; allowed: the CPU and CUDA devices");
+        case dl::cuda_managed:
+            view.device = {Device::Kind::cuda, t.device.id};
+            break;
+        default:
+            fail(Code::unsupported, name, "on a device of DLPack type " + std::to_string(t.device.type) + "; allowed: the CPU and CUDA devices");
     }
     const auto rank = static_cast<std::size_t>(view.rank);
     for (std::size_t i = 0; i < rank; ++i) view.shape[i] = t.shape[i];
@@ -136,7 +142,8 @@ Array view_numpy(nb::handle object, const char* name) {
     for (std::size_t i = 0; i < nb::len(shape); ++i) {
         const auto bytes = nb::cast<std::int64_t>(strides[i]);
         if (bytes % size_of(*type) != 0) {
-            fail(Code::unsupported, std::string(name) + ".strides[" + std::to_string(i) + "]", std::to_string(bytes) + " bytes; allowed: whole elements");
+            fail(Code::unsupported, std::string(name) + ".strides[" + std::to_string(i) + "]",
+                 std::to_string(bytes) + " bytes; allowed: whole elements");
         }
         array.view.shape[i] = nb::cast<std::int64_t>(shape[i]);
         array.view.strides[i] = bytes / size_of(*type);
@@ -209,7 +216,9 @@ const TypeEntry& entry_of(nb::handle object) {
 Array view_of(nb::handle object, const TypeEntry& entry, const char* name) {
     const TypeEntry& own = entry_of(object);
     if (own.framework != entry.framework) {
-        const char* wanted = entry.framework == Framework::torch ? "a torch.Tensor" : entry.framework == Framework::numpy ? "a numpy.ndarray" : "an array with __dlpack__";
+        const char* wanted = entry.framework == Framework::torch   ? "a torch.Tensor"
+                             : entry.framework == Framework::numpy ? "a numpy.ndarray"
+                                                                   : "an array with __dlpack__";
         throw nb::type_error((std::string(name) + ": expected " + wanted + ", like q; got " + python_type(object)).c_str());
     }
     if (own.exchange) {
@@ -222,7 +231,8 @@ Array view_of(nb::handle object, const TypeEntry& entry, const char* name) {
     if (own.framework == Framework::numpy) return view_numpy(object, name);
     if (own.framework == Framework::torch) return view_torch(object, name);
     if (!nb::hasattr(object, "__dlpack__")) {
-        throw nb::type_error((std::string(name) + ": expected a numpy.ndarray, a torch.Tensor or an array with __dlpack__; got " + python_type(object)).c_str());
+        throw nb::type_error(
+            (std::string(name) + ": expected a numpy.ndarray, a torch.Tensor or an array with __dlpack__; got " + python_type(object)).c_str());
     }
     return view_other(object, name);
 }
@@ -246,19 +256,23 @@ nb::object empty_like(nb::handle like, const TypeEntry& entry, DType dtype, DTyp
         if (dtype == like_dtype) return numpy.attr("empty")(like.attr("shape"), like.attr("dtype"));
         if (dtype == DType::bf16 || dtype == DType::e4m3) {
             PyObject* ml = loaded_module("ml_dtypes");
-            if (!ml) fail(Code::unavailable, "out_dtype", std::string(names[index]) + " in NumPy needs the package ml_dtypes: import it first, or give `out`");
+            if (!ml)
+                fail(Code::unavailable, "out_dtype",
+                     std::string(names[index]) + " in NumPy needs the package ml_dtypes: import it first, or give `out`");
             return numpy.attr("empty")(like.attr("shape"), nb::handle(ml).attr(names[index]));
         }
         return numpy.attr("empty")(like.attr("shape"), names[index]);
     }
-    throw nb::type_error(("out: required for arrays of type " + python_type(like) + "; without it outputs are made for NumPy and PyTorch only").c_str());
+    throw nb::type_error(
+        ("out: required for arrays of type " + python_type(like) + "; without it outputs are made for NumPy and PyTorch only").c_str());
 }
 
 nb::object empty_f32(nb::handle like, const TypeEntry& entry, nb::tuple shape) {
     static PyObject* torch_empty = nullptr;
     static PyObject* torch_float32 = nullptr;
     if (entry.framework == Framework::torch) {
-        return torch_attribute(torch_empty, "empty")(shape, nb::arg("dtype") = torch_attribute(torch_float32, "float32"), nb::arg("device") = like.attr("device"));
+        return torch_attribute(torch_empty, "empty")(shape, nb::arg("dtype") = torch_attribute(torch_float32, "float32"),
+                                                     nb::arg("device") = like.attr("device"));
     }
     if (entry.framework == Framework::numpy) return nb::handle(loaded_module("numpy")).attr("empty")(shape, "float32");
     throw nb::type_error(("return_lse: not available for arrays of type " + python_type(like) + "; allowed: NumPy and PyTorch").c_str());
@@ -320,7 +334,8 @@ void refuse_gradients(const TypeEntry& entry, std::initializer_list<nb::handle> 
     for (nb::handle t : tensors) {
         nb::object flag = nb::steal(PyObject_GetAttr(t.ptr(), requires_grad));
         if (!flag.is_valid()) throw nb::python_error();
-        if (flag.ptr() == Py_True) fail(Code::unsupported, names[i], "requires_grad is set, and there is no backward pass; allowed: under torch.no_grad(), or detached");
+        if (flag.ptr() == Py_True)
+            fail(Code::unsupported, names[i], "requires_grad is set, and there is no backward pass; allowed: under torch.no_grad(), or detached");
         ++i;
     }
 }

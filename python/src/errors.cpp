@@ -34,7 +34,8 @@ PyObject* define(nb::module_& m, const char* name, const char* doc, PyObject* ba
 }  // namespace
 
 void register_errors(nb::module_& m) {
-    PyObject* base = define(m, "Error", "Base class of what Hopfill raises. `argument` names the argument at fault, or is ''.", PyExc_Exception, nullptr);
+    PyObject* base =
+        define(m, "Error", "Base class of what Hopfill raises. `argument` names the argument at fault, or is ''.", PyExc_Exception, nullptr);
     nb::setattr(base, "argument", nb::str(""));
     auto at = [](Code code) -> PyObject*& { return types[static_cast<std::size_t>(code)]; };
     at(Code::invalid_argument) =

@@ -17,7 +17,9 @@ struct Failure {
     Error error;
 };
 
-[[noreturn]] inline void fail(Code code, std::string argument, std::string message) { throw Failure{{code, std::move(argument), std::move(message)}}; }
+[[noreturn]] inline void fail(Code code, std::string argument, std::string message) {
+    throw Failure{{code, std::move(argument), std::move(message)}};
+}
 
 template <class T>
 T unwrap(Result<T> result) {

@@ -28,8 +28,8 @@ struct Call {
     std::array<nb::object, 6> keep;
 
     Call(nb::handle q, nb::handle k, nb::handle v, bool causal, nb::handle scale, nb::handle cu_seqlens_q, nb::handle cu_seqlens_k,
-         std::optional<std::int64_t> max_seqlen_q, std::optional<std::int64_t> max_seqlen_k, nb::handle out_argument, nb::handle out_dtype, bool return_lse,
-         std::string_view backend)
+         std::optional<std::int64_t> max_seqlen_q, std::optional<std::int64_t> max_seqlen_k, nb::handle out_argument, nb::handle out_dtype,
+         bool return_lse, std::string_view backend)
         : entry(&entry_of(q)) {
         std::size_t kept = 0;
         auto take = [&](TensorView& view, nb::handle object, const char* name) {
@@ -79,7 +79,8 @@ private:
         }
         if (take(tensors.o, argument, "out")) fail(Code::invalid_argument, "out", "read-only; allowed: a writable array");
         if (!out_dtype.is_none() && tensors.o.dtype != dtype) {
-            fail(Code::invalid_argument, "out_dtype", std::string(name_of(dtype)) + " contradicts out, which is " + std::string(name_of(tensors.o.dtype)));
+            fail(Code::invalid_argument, "out_dtype",
+                 std::string(name_of(dtype)) + " contradicts out, which is " + std::string(name_of(tensors.o.dtype)));
         }
         out = nb::borrow(argument);
     }
@@ -99,8 +100,8 @@ void refuse_scales(nb::handle q_scale, nb::handle k_scale, nb::handle v_scale) {
 }
 
 nb::object attention(nb::handle q, nb::handle k, nb::handle v, bool causal, nb::handle scale, nb::handle cu_seqlens_q, nb::handle cu_seqlens_k,
-                     std::optional<std::int64_t> max_seqlen_q, std::optional<std::int64_t> max_seqlen_k, nb::handle out, nb::handle out_dtype, bool return_lse,
-                     nb::handle q_scale, nb::handle k_scale, nb::handle v_scale, std::string_view backend, nb::handle stream) {
+                     std::optional<std::int64_t> max_seqlen_q, std::optional<std::int64_t> max_seqlen_k, nb::handle out, nb::handle out_dtype,
+                     bool return_lse, nb::handle q_scale, nb::handle k_scale, nb::handle v_scale, std::string_view backend, nb::handle stream) {
     refuse_scales(q_scale, k_scale, v_scale);
     Call call(q, k, v, causal, scale, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, out, out_dtype, return_lse, backend);
     const Stream on = stream.is_none() ? current_stream(*call.entry, call.tensors.q) : stream_from(stream);
@@ -165,7 +166,8 @@ NB_MODULE(_core, m) {
     register_errors(m);
 
     nb::class_<Plan>(m, "Plan", doc::plan_class)
-        .def_prop_ro("backend", [](const Plan& p) { return name_of(p.backend); }, "'sm90', 'cpu', 'emulated' or 'oracle'.")
+        .def_prop_ro(
+            "backend", [](const Plan& p) { return name_of(p.backend); }, "'sm90', 'cpu', 'emulated' or 'oracle'.")
         .def_ro("kernel", &Plan::kernel, "Name of the kernel; '' for the cpu and oracle backends.")
         .def_ro("tile_m", &Plan::tile_m, "Query rows of a tile.")
         .def_ro("tile_n", &Plan::tile_n, "Keys of a KV block.")
@@ -185,7 +187,8 @@ NB_MODULE(_core, m) {
           "cu_seqlens_k"_a = none, "max_seqlen_q"_a = none, "max_seqlen_k"_a = none, "out"_a = none, "out_dtype"_a = none, "return_lse"_a = false,
           "q_scale"_a = none, "k_scale"_a = none, "v_scale"_a = none, "backend"_a = "auto", "stream"_a = none, doc::attention);
     m.def("plan", &plan, "q"_a, "k"_a, "v"_a, nb::kw_only(), "causal"_a = false, "scale"_a = none, "cu_seqlens_q"_a = none, "cu_seqlens_k"_a = none,
-          "max_seqlen_q"_a = none, "max_seqlen_k"_a = none, "out"_a = none, "out_dtype"_a = none, "return_lse"_a = false, "backend"_a = "auto", doc::plan);
+          "max_seqlen_q"_a = none, "max_seqlen_k"_a = none, "out"_a = none, "out_dtype"_a = none, "return_lse"_a = false, "backend"_a = "auto",
+          doc::plan);
     m.def("info", &info, doc::info);
 }
 
