@@ -1,0 +1,158 @@
+// describe(): from tensors to a problem, refusing whatever does not agree.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "api/error.h"
+#include "api/layout.h"
+#include "api/validate.h"
+#include "hopfill/attention.h"
+
+namespace hopfill {
+namespace {
+
+constexpr std::int64_t kMaxExtent = std::int64_t{1} << 60;  // elements from a tensor's first to its last
+
+std::string place(const char* name, const char* field, std::size_t i) { return fmt::format("{}.{}[{}]", name, field, i); }
+
+// What holds for each tensor by itself.
+Result<void> check_view(const char* name, const TensorView& view, int rank, const Device& device) {
+    if (!view.present()) return invalid(name, "is absent; a tensor of rank {} is needed", rank);
+    if (view.rank != rank) return invalid(name, "has rank {} ({}); {} is needed", view.rank, shape_text(view), rank);
+    __int128 extent = 1, elements = 1;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(rank); ++i) {
+        if (view.shape[i] < 0 || view.shape[i] > std::numeric_limits<std::int32_t>::max()) {
+            return invalid(place(name, "shape", i), "is {}; 0 to 2^31 - 1 are allowed", view.shape[i]);
+        }
+        if (view.shape[i] > 1 && view.strides[i] < 0) return invalid(place(name, "strides", i), "is {}; negative strides are not allowed", view.strides[i]);
+        elements *= view.shape[i];
+        if (view.shape[i] > 1) extent += static_cast<__int128>(view.shape[i] - 1) * view.strides[i];
+        if (extent > kMaxExtent || elements > kMaxExtent) return invalid(name, "of shape {} spans more than 2^60 elements", shape_text(view));
+    }
+    if (!(view.device == device)) return invalid(name, "is on another device than q; all tensors must be on one");
+    if (elements == 0) return {};
+    if (view.data == nullptr) return invalid(name, "has shape {} and no data (null pointer)", shape_text(view));
+    if (reinterpret_cast<std::uintptr_t>(view.data) % static_cast<std::uintptr_t>(size_of(view.dtype)) != 0) {
+        return invalid(name, "is at an address that is not a multiple of its {} element's {} bytes", name_of(view.dtype), size_of(view.dtype));
+    }
+    return {};
+}
+
+Result<void> check_last_stride(const char* name, const TensorView& view) {
+    const auto last = static_cast<std::size_t>(view.rank - 1);
+    if (view.shape[last] > 1 && view.strides[last] != 1) return invalid(place(name, "strides", last), "is {}; the last stride must be 1", view.strides[last]);
+    return {};
+}
+
+Result<void> check_dimension(const char* name, const TensorView& view, std::size_t i, std::int64_t expected, const char* why) {
+    if (view.shape[i] == expected) return {};
+    return invalid(place(name, "shape", i), "is {} (shape {}); {} as {}", view.shape[i], shape_text(view), expected, why);
+}
+
+Result<void> check_contiguous(const char* name, const TensorView& view, DType dtype) {
+    if (view.dtype != dtype) return invalid(name, "is {}; {} is needed", name_of(view.dtype), name_of(dtype));
+    if (!is_contiguous(view)) return invalid(name, "is not contiguous; it must be");
+    return {};
+}
+
+Strides strides_of(const TensorView& view) {
+    const TensorView c = canonical(view);
+    return c.rank == 4 ? Strides{c.strides[0], c.strides[1], c.strides[2]} : Strides{0, c.strides[0], c.strides[1]};
+}
+
+Result<std::int64_t> bound(const char* name, const std::optional<std::int64_t>& given, std::int64_t tokens) {
+    if (!given) return tokens;
+    if (*given < 0) return invalid(name, "is {}; 0 or more is allowed", *given);
+    return std::min(*given, tokens);
+}
+
+// Returns the error of an expression that gives one.
+#define HOPFILL_CHECK(expression) \
+    if (auto checked = (expression); !checked) return checked.error()
+
+Result<void> check_lengths(const AttentionTensors& t, const AttentionOptions& options, AttentionProblem& p) {
+    if (p.packed) {
+        for (const auto& [name, view] : {std::pair{"cu_seqlens_q", &t.cu_seqlens_q}, std::pair{"cu_seqlens_k", &t.cu_seqlens_k}}) {
+            if (!view->present()) return invalid(name, "is absent; packed tensors ([tokens, heads, head_dim]) need it, i32 [batch + 1]");
+            HOPFILL_CHECK(check_view(name, *view, 1, t.q.device));
+            HOPFILL_CHECK(check_contiguous(name, *view, DType::i32));
+            if (view->shape[0] < 1) return invalid(name, "is empty; i32 [batch + 1] is needed");
+        }
+        HOPFILL_CHECK(check_dimension("cu_seqlens_k", t.cu_seqlens_k, 0, t.cu_seqlens_q.shape[0], "in cu_seqlens_q is needed"));
+        p.batch = t.cu_seqlens_q.shape[0] - 1;
+        p.tokens_q = t.q.shape[0];
+        p.tokens_kv = t.k.shape[0];
+        auto max_q = bound("max_seqlen_q", options.max_seqlen_q, p.tokens_q), max_kv = bound("max_seqlen_kv", options.max_seqlen_kv, p.tokens_kv);
+        HOPFILL_CHECK(max_q);
+        HOPFILL_CHECK(max_kv);
+        p.max_seqlen_q = *max_q;
+        p.max_seqlen_kv = *max_kv;
+        return {};
+    }
+    for (const auto& [name, view] : {std::pair{"cu_seqlens_q", &t.cu_seqlens_q}, std::pair{"cu_seqlens_k", &t.cu_seqlens_k}}) {
+        if (view->present()) return invalid(name, "is given with a dense q of shape {}; it goes with packed tensors, [tokens, heads, head_dim]", shape_text(t.q));
+    }
+    if (options.max_seqlen_q) return invalid("max_seqlen_q", "is given with dense tensors, whose shapes say it; it goes with packed ones");
+    if (options.max_seqlen_kv) return invalid("max_seqlen_kv", "is given with dense tensors, whose shapes say it; it goes with packed ones");
+    p.batch = t.q.shape[0];
+    p.max_seqlen_q = t.q.shape[1];
+    p.max_seqlen_kv = t.k.shape[1];
+    p.tokens_q = p.batch * p.max_seqlen_q;
+    p.tokens_kv = p.batch * p.max_seqlen_kv;
+    return {};
+}
+
+}  // namespace
+
+Result<AttentionProblem> describe(const AttentionTensors& t, const AttentionOptions& options) {
+    if (!t.q.present()) return invalid("q", "is absent; a tensor of rank 4 (dense) or 3 (packed) is needed");
+    if (t.q.rank != 3 && t.q.rank != 4) {
+        return invalid("q", "has rank {}; [batch, seq, heads, head_dim] or packed [tokens, heads, head_dim] is needed", t.q.rank);
+    }
+    const int rank = t.q.rank;
+    const auto heads_at = static_cast<std::size_t>(rank - 2), dim_at = heads_at + 1;
+    AttentionProblem p;
+    p.packed = rank == 3;
+    p.causal = options.causal;
+    p.batch_invariant = options.batch_invariant;
+    for (const auto& [name, view] : {std::pair{"q", &t.q}, std::pair{"k", &t.k}, std::pair{"v", &t.v}, std::pair{"o", &t.o}}) {
+        HOPFILL_CHECK(check_view(name, *view, rank, t.q.device));
+        HOPFILL_CHECK(check_last_stride(name, *view));
+    }
+    p.dtype = t.q.dtype;
+    p.out_dtype = t.o.dtype;
+    for (const auto& [name, view] : {std::pair{"k", &t.k}, std::pair{"v", &t.v}}) {
+        if (view->dtype != p.dtype) return invalid(name, "is {} where q is {}; q, k and v must have one dtype", name_of(view->dtype), name_of(p.dtype));
+    }
+    p.heads = t.q.shape[heads_at];
+    p.kv_heads = t.k.shape[heads_at];
+    p.head_dim = t.q.shape[dim_at];
+    HOPFILL_CHECK(check_dimension("k", t.k, dim_at, p.head_dim, "head_dim of q is needed"));
+    for (std::size_t i = 0; i < static_cast<std::size_t>(rank); ++i) {
+        HOPFILL_CHECK(check_dimension("v", t.v, i, t.k.shape[i], "in k is needed"));
+        HOPFILL_CHECK(check_dimension("o", t.o, i, t.q.shape[i], "in q is needed"));
+    }
+    if (!p.packed) HOPFILL_CHECK(check_dimension("k", t.k, 0, t.q.shape[0], "batch of q is needed"));
+    HOPFILL_CHECK(check_lengths(t, options, p));
+    if (overlaps_itself(t.o)) return invalid("o", "has strides by which elements overlap");
+    for (const auto& [name, view] : {std::pair{"q", &t.q}, std::pair{"k", &t.k}, std::pair{"v", &t.v}}) {
+        if (view->data == t.o.data && t.o.elements() > 0) return invalid("o", "is at the address of {}; it must not overlap an input", name);
+    }
+    if (t.lse.present()) {
+        p.want_lse = true;
+        HOPFILL_CHECK(check_view("lse", t.lse, rank - 1, t.q.device));
+        HOPFILL_CHECK(check_contiguous("lse", t.lse, DType::f32));
+        if (!p.packed) HOPFILL_CHECK(check_dimension("lse", t.lse, 0, p.batch, "batch of q is needed"));
+        HOPFILL_CHECK(check_dimension("lse", t.lse, heads_at - 1, p.heads, "heads of q is needed"));
+        HOPFILL_CHECK(check_dimension("lse", t.lse, heads_at, p.packed ? p.tokens_q : p.max_seqlen_q, "query rows of q is needed"));
+    }
+    p.q = strides_of(t.q);
+    p.k = strides_of(t.k);
+    p.v = strides_of(t.v);
+    p.o = strides_of(t.o);
+    p.scale = options.scale ? *options.scale : p.head_dim > 0 ? 1 / std::sqrt(static_cast<double>(p.head_dim)) : 1;
+    HOPFILL_CHECK(validate(p));
+    return p;
+}
+
+}  // namespace hopfill
