@@ -1,0 +1,168 @@
+// What rounding costs: an exact online softmax in the formats of the problem (P rounded to the tensors' dtype before P.V, float32 sums, o rounded once),
+// and a model of how far two correct kernels may differ.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "api/check_internal.h"
+#include "oracle/formats.h"
+
+namespace hopfill::check {
+namespace {
+
+constexpr std::int64_t kBlock = 128;  // keys between two updates of the running maximum
+constexpr float kNone = -std::numeric_limits<float>::infinity();
+
+float round_to_bf16(float x) {
+    const auto bits = std::bit_cast<std::uint32_t>(x);
+    return std::bit_cast<float>((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u);
+}
+// 0 <= x <= 1: above 2^-14 drops 13 bits, below rounds to multiples of 2^-24, which is the last place of 0.75.
+float round_to_f16(float x) {
+    if (x < 0x1p-14f) return (x + 0.75f) - 0.75f;
+    const auto bits = std::bit_cast<std::uint32_t>(x);
+    return std::bit_cast<float>((bits + 0xfff + (bits >> 13 & 1)) & 0xffffe000u);
+}
+float round_weight(DType t, float x) { return t == DType::bf16 ? round_to_bf16(x) : t == DType::f16 ? round_to_f16(x) : x; }
+
+// Largest relative error of a rounding to the format's nearest.
+double unit_roundoff(DType t) { return std::ldexp(1.0, -oracle::format_of(t).mantissa_bits - 1); }
+
+// Distance of neighbouring numbers around x.
+double spacing(DType t, double x) {
+    const oracle::Format f = oracle::format_of(t);
+    const int lowest = 1 - f.bias();
+    const int binade = x == 0 || !std::isfinite(x) ? lowest : std::max(lowest, std::ilogb(x));
+    return std::ldexp(1.0, binade - f.mantissa_bits);
+}
+
+// Rows of one head of k or v as float; k is transposed, so that sums over columns run in order for many keys side by side.
+struct Keys {
+    std::int64_t n = 0, d = 0;
+    std::vector<float> k;       // [d][n]
+    std::vector<float> v;       // [n][d]
+    std::vector<float> k_size;  // [n] Euclidean
+};
+
+Keys load_keys(const Built& b, std::int64_t sequence, std::int64_t kv_head, std::int64_t n) {
+    const auto i = static_cast<std::size_t>(sequence);
+    Keys keys{n, b.problem.head_dim, {}, {}, {}};
+    keys.k.resize(static_cast<std::size_t>(n * keys.d));
+    keys.v.resize(static_cast<std::size_t>(n * keys.d));
+    keys.k_size.resize(static_cast<std::size_t>(n));
+    for (std::int64_t j = 0; j < n; ++j) {
+        const std::int64_t k_at = offset(b.host.k, sequence, b.kv_begin[i], j, kv_head), v_at = offset(b.host.v, sequence, b.kv_begin[i], j, kv_head);
+        double size = 0;
+        for (std::int64_t c = 0; c < keys.d; ++c) {
+            const double x = oracle::load(b.host.k.dtype, b.host.k.data, k_at + c);
+            size += x * x;
+            keys.k[static_cast<std::size_t>(c * n + j)] = static_cast<float>(x);
+            keys.v[static_cast<std::size_t>(j * keys.d + c)] = static_cast<float>(oracle::load(b.host.v.dtype, b.host.v.data, v_at + c));
+        }
+        keys.k_size[static_cast<std::size_t>(j)] = static_cast<float>(std::sqrt(size));
+    }
+    return keys;
+}
+
+struct Softmax {
+    std::vector<float> o;
+    float top = kNone, sum = 0;
+};
+
+// Raw logits in, o unnormalised out.
+Softmax online(const std::vector<float>& logits, const Keys& keys, std::int64_t n, float scale_log2, DType dtype) {
+    Softmax r{std::vector<float>(static_cast<std::size_t>(keys.d), 0.0f)};
+    for (std::int64_t j0 = 0; j0 < n; j0 += kBlock) {
+        const std::int64_t j1 = std::min(n, j0 + kBlock);
+        float top = r.top;
+        for (std::int64_t j = j0; j < j1; ++j) top = std::max(top, logits[static_cast<std::size_t>(j)] * scale_log2);
+        const float keep = r.top == kNone ? 0.0f : std::exp2(r.top - top);
+        r.sum *= keep;
+        for (float& x : r.o) x *= keep;
+        r.top = top;
+        for (std::int64_t j = j0; j < j1; ++j) {
+            const float p = std::exp2(logits[static_cast<std::size_t>(j)] * scale_log2 - top);
+            r.sum += p;
+            const float rounded = round_weight(dtype, p);
+            const float* v = keys.v.data() + j * keys.d;
+            for (std::int64_t c = 0; c < keys.d; ++c) r.o[static_cast<std::size_t>(c)] += rounded * v[c];
+        }
+    }
+    return r;
+}
+
+}  // namespace
+
+std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int64_t head, const std::vector<std::int64_t>& queries) {
+    const AttentionProblem& p = b.problem;
+    const auto index = static_cast<std::size_t>(sequence);
+    const std::int64_t q_len = b.q_lens[index], kv_len = b.kv_lens[index];
+    const auto visible = [&](std::int64_t i) { return p.causal ? std::clamp<std::int64_t>(i + kv_len - q_len + 1, 0, kv_len) : kv_len; };
+    std::int64_t longest = 0;
+    for (std::int64_t i : queries) longest = std::max(longest, visible(i));
+    const Keys keys = load_keys(b, sequence, head / (p.heads / p.kv_heads), longest);
+    const auto d = static_cast<std::size_t>(p.head_dim);
+    const float scale_log2 = static_cast<float>(p.scale * 1.4426950408889634);
+    // Relative roundings of a weight: to its dtype (0.5 is the mean over a binade of the standard deviation over the largest error), and of the exponential.
+    const double weight_error = std::hypot(p.dtype == DType::f32 ? 0 : 0.5 * unit_roundoff(p.dtype), 0x1p-23);
+    std::vector<float> q(d), logits(static_cast<std::size_t>(longest)), weighted(d), spread1(d), spread2(d);
+    std::vector<Simulated> result;
+    for (std::int64_t i : queries) {
+        const std::int64_t n = visible(i), at = offset(b.host.q, sequence, b.q_begin[index], i, head);
+        double q_size = 0;
+        for (std::size_t c = 0; c < d; ++c) {
+            q[c] = static_cast<float>(oracle::load(b.host.q.dtype, b.host.q.data, at + static_cast<std::int64_t>(c)));
+            q_size += static_cast<double>(q[c]) * q[c];
+        }
+        std::fill_n(logits.begin(), n, 0.0f);
+        for (std::size_t c = 0; c < d; ++c) {
+            const float* k = keys.k.data() + static_cast<std::int64_t>(c) * longest;
+            for (std::int64_t j = 0; j < n; ++j) logits[static_cast<std::size_t>(j)] += q[c] * k[j];
+        }
+        const Softmax s = online(logits, keys, n, scale_log2, p.dtype);
+        Simulated& row = result.emplace_back(Simulated{std::vector<float>(d), std::vector<float>(d), kNone, 0});
+        if (s.sum != 0) row.lse = s.top * 0.69314718f + std::log(s.sum);
+        // A float32 sum of d products strays by about 2^-24 sqrt(d) of the greater of its value and of its terms' size: error of logit j. It and
+        // weight_error move o by p_j times the distance of v_j from o, independently for each key.
+        const double logit_unit = 0x1p-23 * std::sqrt(static_cast<double>(d)) * std::fabs(p.scale);
+        double logit_squares = 0, weight_squares = 0;
+        std::fill(weighted.begin(), weighted.end(), 0.0f);
+        std::fill(spread1.begin(), spread1.end(), 0.0f);
+        std::fill(spread2.begin(), spread2.end(), 0.0f);
+        for (std::int64_t j = 0; j < n; ++j) {
+            const float logit = logits[static_cast<std::size_t>(j)];
+            const float w = std::exp2(logit * scale_log2 - s.top) / s.sum;
+            if (!(w > 1e-9f)) continue;
+            const double size = std::fabs(static_cast<double>(logit)) + std::sqrt(q_size) * keys.k_size[static_cast<std::size_t>(j)] / std::sqrt(static_cast<double>(d));
+            const double error = w * logit_unit * size;
+            logit_squares += error * error;
+            weight_squares += static_cast<double>(w) * w;
+            const auto e2 = static_cast<float>(error * error);
+            const float w2 = w * w;
+            const float* v = keys.v.data() + j * keys.d;
+            for (std::size_t c = 0; c < d; ++c) {
+                weighted[c] += w2 * v[c] * v[c];
+                spread1[c] += e2 * v[c];
+                spread2[c] += e2 * v[c] * v[c];
+            }
+        }
+        const double count = static_cast<double>(n);
+        for (std::size_t c = 0; c < d; ++c) {
+            const float o = s.sum == 0 ? 0.0f : s.o[c] / s.sum;
+            row.o[c] = static_cast<float>(oracle::decode(oracle::format_of(p.out_dtype), oracle::encode(oracle::format_of(p.out_dtype), o)));
+            const double from_logits = spread2[c] - 2.0 * o * spread1[c] + static_cast<double>(o) * o * logit_squares;
+            // Sums of n terms in float32: errors of partial sums, for sequential order; blocked orders stray less.
+            const double from_sums = 0x1p-48 * count * (0.16 * weighted[c] + 0.1 * static_cast<double>(o) * o);
+            const double rounding = 0.29 * spacing(p.out_dtype, o);
+            row.sigma[c] = static_cast<float>(std::sqrt(weight_error * weight_error * weighted[c] + std::max(0.0, from_logits) + from_sums + rounding * rounding));
+        }
+        if (n > 0) {
+            const double rounding = 0x1p-24 * (1 + std::fabs(row.lse));
+            row.lse_sigma = static_cast<float>(std::sqrt(logit_squares + 0x1p-46 * weight_squares + 0x1p-48 * (0.1 * count + 1) + rounding * rounding));
+        }
+    }
+    return result;
+}
+
+}  // namespace hopfill::check
