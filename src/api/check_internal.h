@@ -86,9 +86,9 @@ void poison(Buffer& b);
 // What an exact online softmax in the same formats gives for one row, and the standard deviation that a correct kernel's rounding has there.
 struct Simulated {
     std::vector<float> o;      // rounded to out_dtype
-    std::vector<float> sigma;
+    std::vector<double> sigma;
     float lse = 0;
-    float lse_sigma = 0;
+    double lse_sigma = 0;
 };
 std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int64_t head, const std::vector<std::int64_t>& queries);
 

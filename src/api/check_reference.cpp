@@ -121,7 +121,7 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
             for (std::int64_t j = 0; j < n; ++j) logits[static_cast<std::size_t>(j)] += q[c] * k[j];
         }
         const Softmax s = online(logits, keys, n, scale_log2, p.dtype);
-        Simulated& row = result.emplace_back(Simulated{std::vector<float>(d), std::vector<float>(d), kNone, 0});
+        Simulated& row = result.emplace_back(Simulated{std::vector<float>(d), std::vector<double>(d), kNone, 0});
         if (s.sum != 0) row.lse = s.top * 0.69314718f + std::log(s.sum);
         // A float32 sum of d products strays by about 2^-24 sqrt(d) of the greater of its value and of its terms' size: error of logit j. It and
         // weight_error move o by p_j times the distance of v_j from o, independently for each key.
@@ -155,11 +155,11 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
             // Sums of n terms in float32: errors of partial sums, for sequential order; blocked orders stray less.
             const double from_sums = 0x1p-48 * count * (0.16 * weighted[c] + 0.1 * static_cast<double>(o) * o);
             const double rounding = 0.29 * spacing(p.out_dtype, o);
-            row.sigma[c] = static_cast<float>(std::sqrt(weight_error * weight_error * weighted[c] + std::max(0.0, from_logits) + from_sums + rounding * rounding));
+            row.sigma[c] = std::sqrt(weight_error * weight_error * weighted[c] + std::max(0.0, from_logits) + from_sums + rounding * rounding);
         }
         if (n > 0) {
             const double rounding = 0x1p-24 * (1 + std::fabs(row.lse));
-            row.lse_sigma = static_cast<float>(std::sqrt(logit_squares + 0x1p-46 * weight_squares + 0x1p-48 * (0.1 * count + 1) + rounding * rounding));
+            row.lse_sigma = std::sqrt(logit_squares + 0x1p-46 * weight_squares + 0x1p-48 * (0.1 * count + 1) + rounding * rounding);
         }
     }
     return result;
