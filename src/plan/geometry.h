@@ -10,6 +10,9 @@ constexpr i32 kSlabBytes = 128;
 constexpr i32 kRowsPerWarpgroup = 64;
 constexpr i32 kSharedLimit = 232448;  // 227 KB, what a block of sm_90 may have
 
+constexpr i32 clamp_low(i32 v, i32 low) { return v < low ? low : v; }
+constexpr i32 clamp_high(i32 v, i32 high) { return v > high ? high : v; }
+
 // Byte offsets into the block's dynamic shared memory.
 struct Geometry {
     i32 tile_m;           // query rows of a job
@@ -18,18 +21,19 @@ struct Geometry {
     i32 q_warpgroup;      // bytes of one warpgroup's 64 query rows
     i32 kv_slab;          // bytes of one slab of a KV block
     i32 kv_block;         // bytes of a K or V block
-    i32 q, k, v, o;       // offsets; o == q when the output is staged over the queries
-    bool o_over_q;
+    i32 q_slots;          // query tiles in flight: two let the next job's queries arrive while this one's are read
+    i32 o_slab;           // bytes of 64 staged output rows, one slab wide
+    i32 o_slabs;          // slabs of the whole output
+    i32 o_staged;         // slabs that a warpgroup stages at a time
+    i32 q, k, v, o;       // offsets
     i32 jobs;             // ring of job descriptions
     i32 barriers;
     i32 total;            // bytes to ask for at launch
     i32 threads;
 };
 
-constexpr i32 kJobSlots = 2;
-constexpr i32 kJobBytes = 64;
-// full and empty of: q per warpgroup, k and v per stage, job slots.
-constexpr i32 barrier_count(const KernelConfig& c) { return 2 * c.consumers + 4 * c.stages + 2 * kJobSlots; }
+constexpr i32 kJobSlots = 4;
+constexpr i32 kJobBytes = 32;
 
 constexpr Geometry geometry(const KernelConfig& c) {
     Geometry g{};
@@ -39,18 +43,20 @@ constexpr Geometry geometry(const KernelConfig& c) {
     g.q_warpgroup = g.slabs * kRowsPerWarpgroup * kSlabBytes;
     g.kv_slab = c.tile_n * kSlabBytes;
     g.kv_block = g.slabs * g.kv_slab;
-    const i32 q_bytes = g.q_warpgroup * c.consumers;
-    const i32 small = kJobSlots * kJobBytes + barrier_count(c) * 8;
-    const i32 o_bytes = ceil_div(c.head_dim * elem_bytes(c.out), kSlabBytes) * kRowsPerWarpgroup * kSlabBytes * c.consumers;
-    const i32 without_o = q_bytes + 2 * c.stages * g.kv_block + small;
-    g.o_over_q = without_o + o_bytes > kSharedLimit;
+    g.o_slab = kRowsPerWarpgroup * kSlabBytes;
+    g.o_slabs = ceil_div(c.head_dim * elem_bytes(c.out), kSlabBytes);
+    // full and empty of: q per warpgroup and slot, k and v per stage, job slots.
+    const i32 fixed = 2 * c.stages * g.kv_block + kJobSlots * kJobBytes + (4 * c.consumers + 4 * c.stages + 2 * kJobSlots) * 8;
+    const i32 free = kSharedLimit - fixed - c.consumers * g.q_warpgroup;
+    g.q_slots = free >= c.consumers * (g.q_warpgroup + g.o_slabs * g.o_slab) ? 2 : 1;
+    g.o_staged = clamp_high((free - (g.q_slots - 1) * c.consumers * g.q_warpgroup) / (c.consumers * g.o_slab), g.o_slabs);
     g.q = 0;
-    g.k = g.q + q_bytes;
+    g.k = g.q + g.q_slots * c.consumers * g.q_warpgroup;
     g.v = g.k + c.stages * g.kv_block;
-    g.o = g.o_over_q ? g.q : g.v + c.stages * g.kv_block;
-    g.jobs = g.o_over_q ? g.v + c.stages * g.kv_block : g.o + o_bytes;
+    g.o = g.v + c.stages * g.kv_block;
+    g.jobs = g.o + c.consumers * g.o_staged * g.o_slab;
     g.barriers = g.jobs + kJobSlots * kJobBytes;
-    g.total = g.barriers + barrier_count(c) * 8;
+    g.total = g.barriers + (2 * g.q_slots * c.consumers + 4 * c.stages + 2 * kJobSlots) * 8;
     g.threads = 128 * (c.consumers + 1);
     return g;
 }
@@ -60,9 +66,6 @@ struct KvRange {
     i32 end;
     i32 unmasked;
 };
-
-constexpr i32 clamp_low(i32 v, i32 low) { return v < low ? low : v; }
-constexpr i32 clamp_high(i32 v, i32 high) { return v > high ? high : v; }
 
 constexpr KvRange kv_range(const KernelConfig& c, i32 row0, i32 rows, i32 q_len, i32 kv_len) {
     if (c.mask == Mask::full) return {ceil_div(kv_len, c.tile_n), kv_len / c.tile_n};

@@ -1,5 +1,6 @@
-// A consumer warpgroup: 64 query rows against a stream of KV blocks, last block first. While the softmax of block n runs on the ordinary units,
-// the tensor core multiplies block n + 1's P by V (intra-warpgroup overlap, FlashAttention-3, algorithm 2). See SCHEDULE.md.
+// A consumer warpgroup: 64 query rows against a stream of KV blocks, each job's last block first. While the softmax of a block runs on the
+// ordinary units, the tensor core multiplies the block before's P by V (FlashAttention-3, algorithm 2). The stream does not stop between jobs:
+// the next job's first Q K^T runs beside this job's last P V, and its softmax before this job's epilogue. See SCHEDULE.md.
 #pragma once
 
 #include "prefill/epilogue.cuh"
@@ -23,17 +24,17 @@ struct Consumer {
     u32 warpgroup;
     Ring<C.stages> k, v;
     Ring<kJobSlots> jobs;
-    Ring<1> q;
+    Ring<kGeometry.q_slots> q;
 
     HOPFILL_INLINE Consumer(const PrefillParams& p, Shared<C> s, u32 w)
         : params(p), shared(s), warpgroup(w), k(s.k_full(), s.k_empty()), v(s.v_full(), s.v_empty()), jobs(s.job_full(), s.job_empty()),
-          q(s.q_full() + w, s.q_empty() + w) {}
+          q(s.q_full(w), s.q_empty(w)) {}
 
     HOPFILL_INLINE static bool warp_leader() { return sm90::lane_index() == 0; }
 
     // s = Q K^T of the block in k's current slot: issued, not awaited.
     HOPFILL_INLINE void multiply_qk(float (&s)[kN / 2]) {
-        const u64 a = k_major_descriptor(shared.q(warpgroup));
+        const u64 a = k_major_descriptor(shared.q(warpgroup, q.slot));
         const u64 b = k_major_descriptor(shared.k(k.slot));
 #pragma unroll
         for (i32 d = 0; d < kD / 16; ++d) {
@@ -45,11 +46,11 @@ struct Consumer {
     }
 
     // o += P V of the block in v's current slot: issued, not awaited.
-    HOPFILL_INLINE void multiply_pv(float (&o)[kD / 2], const u32 (&p)[kN / 16][4], bool accumulate) {
+    HOPFILL_INLINE void multiply_pv(float (&o)[kD / 2], const u32 (&p)[kN / 16][4]) {
         const u64 b = mn_major_descriptor(shared.v(v.slot), kGeometry.kv_slab);
 #pragma unroll
         for (i32 n = 0; n < kN / 16; ++n)
-            sm90::wgmma_rs<kD, C.elem, sm90::Major::mn>(o, p[n], b + descriptor_offset(n * 2 * kAtomBytes), accumulate || n != 0);
+            sm90::wgmma_rs<kD, C.elem, sm90::Major::mn>(o, p[n], b + descriptor_offset(n * 2 * kAtomBytes), true);
         sm90::wgmma_commit();
     }
 
@@ -66,9 +67,17 @@ struct Consumer {
         if constexpr (C.pingpong) sm90::named_barrier_arrive(kTurn + (warpgroup + 1 == C.consumers ? 0 : warpgroup + 1), 256);
     }
 
-    // One KV block in steady state: Q K^T of block n beside P V of block n + 1.
+    HOPFILL_INLINE static void zero(float (&o)[kD / 2]) {
+#pragma unroll
+        for (i32 i = 0; i < kD / 2; ++i) o[i] = 0.0f;
+    }
+
+    // Key of this thread's first column in block n.
+    HOPFILL_INLINE static i32 first_key(i32 n) { return n * kN + fragment_column(sm90::thread_index()); }
+
+    // One KV block inside a job: Q K^T of block n beside P V of block n + 1.
     template <bool Masked>
-    HOPFILL_INLINE void step(float (&o)[kD / 2], u32 (&p)[kN / 16][4], Softmax& softmax, i32 n, const i32 (&limit)[2], bool& started) {
+    HOPFILL_INLINE void step(float (&o)[kD / 2], u32 (&p)[kN / 16][4], Softmax& softmax, i32 n, const i32 (&limit)[2]) {
         float s[kN / 2];
         k.wait_full();
         wait_turn();
@@ -76,13 +85,12 @@ struct Consumer {
         multiply_qk(s);
         v.wait_full();
         sm90::wgmma_fence();
-        multiply_pv(o, p, started);
-        started = true;
+        multiply_pv(o, p);
         pass_turn();
         sm90::wgmma_wait<1>();
         sm90::pin_registers(s);
         release(k);
-        if constexpr (Masked) mask_block<C>(s, n * kN + fragment_column(sm90::thread_index()), limit);
+        if constexpr (Masked) mask_block<C>(s, first_key(n), limit);
         float rescale[2];
         softmax.step<kN>(s, params.scale_log2, rescale);
         sm90::wgmma_wait<0>();
@@ -93,103 +101,134 @@ struct Consumer {
         for (i32 i = 0; i < kD / 2; ++i) o[i] *= rescale[fragment_half(i)];
     }
 
-    // All blocks of a job; o is left unnormalised and complete.
-    HOPFILL_INLINE void attend(const Job& job, const KvRange& range, float (&o)[kD / 2], Softmax& softmax) {
-        const i32 row = job.row0 + warpgroup * kRowsPerWarpgroup + fragment_row(sm90::thread_index());
-        const i32 limit[2] = {visible_keys<C>(row, job.q_len, job.kv_len), visible_keys<C>(row + 8, job.q_len, job.kv_len)};
-        u32 p[kN / 16][4];
-        i32 n = range.end - 1;
-        {
-            float s[kN / 2];
-            q.wait_full();
-            k.wait_full();
-            wait_turn();
-            sm90::wgmma_fence();
-            multiply_qk(s);
-            pass_turn();
-            sm90::wgmma_wait<0>();
-            sm90::pin_registers(s);
-            release(k);
-            mask_block<C>(s, n * kN + fragment_column(sm90::thread_index()), limit);
-            float rescale[2];
-            softmax.step<kN>(s, params.scale_log2, rescale);
-            pack_fragments<C.elem, kN>(s, p);
-        }
-        bool started = false;
-        --n;
-#pragma unroll 1
-        for (; n >= range.unmasked; --n) step<true>(o, p, softmax, n, limit, started);
-#pragma unroll 1
-        for (; n >= 0; --n) step<false>(o, p, softmax, n, limit, started);
-        if constexpr (!kGeometry.o_over_q) release_q();
-        v.wait_full();
-        sm90::wgmma_fence();
-        multiply_pv(o, p, started);
-        sm90::wgmma_wait<0>();
-        sm90::pin_registers(o);
-        release(v);
+    // Keys that this thread's two rows of a job see.
+    HOPFILL_INLINE void row_limits(const Job* job, i32 (&limit)[2]) const {
+        const i32 row = sm90::load_shared(&job->row0) + warpgroup * kRowsPerWarpgroup + fragment_row(sm90::thread_index());
+        const i32 q_len = sm90::load_shared(&job->q_len), kv_len = sm90::load_shared(&job->kv_len);
+        limit[0] = visible_keys<C>(row, q_len, kv_len);
+        limit[1] = visible_keys<C>(row + 8, q_len, kv_len);
     }
 
-    HOPFILL_INLINE void release_q() {
-        if (warp_leader()) q.release();
-        q.advance();
-    }
+    // A job's field that decides control flow: known to be the same in all lanes, which keeps ring slots and descriptors in uniform registers
+    // (without it every wgmma costs three moves between register files: 10% at long lengths on an H100).
+    HOPFILL_INLINE static i32 uniform(const i32& field) { return static_cast<i32>(sm90::warp_uniform(sm90::load_shared(&field))); }
 
-    HOPFILL_INLINE Job next_job() {
+    // Waits for the next job, its slot in `slot`; false when there is none.
+    HOPFILL_INLINE bool next_job(u32& slot) {
         jobs.wait_full();
-        const Job* slot = shared.job(jobs.slot);
+        slot = jobs.slot;
+        jobs.advance();
+        return uniform(shared.job(slot)->blocks) != kNoMoreJobs;
+    }
+
+    // The output rows of a job whose products are complete; then its slot may be used again.
+    HOPFILL_INLINE void finish_job(u32 slot, const float (&o)[kD / 2], const float (&inverse)[2]) {
+        const Job* at = shared.job(slot);
         Job job;
-        job.head = sm90::load_shared(&slot->head);
-        job.sequence = sm90::load_shared(&slot->sequence);
-        job.row0 = sm90::load_shared(&slot->row0);
-        job.q_len = sm90::load_shared(&slot->q_len);
-        job.kv_len = sm90::load_shared(&slot->kv_len);
-        job.q_start = sm90::load_shared(&slot->q_start);
-        job.more = sm90::load_shared(&slot->more);
+        job.head = sm90::load_shared(&at->head);
+        job.sequence = sm90::load_shared(&at->sequence);
+        job.row0 = sm90::load_shared(&at->row0);
+        job.q_len = sm90::load_shared(&at->q_len);
+        job.q_start = sm90::load_shared(&at->q_start);
         sm90::sync_warp();
-        release(jobs);
-        return job;
+        if (warp_leader()) sm90::mbarrier_arrive(jobs.empty + slot);
+        store_output<C>(params, job, warpgroup, shared.o(warpgroup), o, inverse);
+    }
+
+    // The sums of a job whose last softmax step is done: writes the LSE, returns what its outputs are to be multiplied with.
+    HOPFILL_INLINE void finish_sums(u32 slot, Softmax& softmax, float (&inverse)[2]) const {
+        float lse[2];
+        softmax.finish(inverse, lse);
+        store_lse<C>(params, shared.job(slot), warpgroup, lse);
+    }
+
+    // The first block of all: nothing to overlap with.
+    HOPFILL_INLINE void first_block(u32 slot, u32 (&p)[kN / 16][4], Softmax& softmax, i32 (&limit)[2], i32& n) {
+        float s[kN / 2];
+        q.wait_full();
+        k.wait_full();
+        wait_turn();
+        sm90::wgmma_fence();
+        multiply_qk(s);
+        pass_turn();
+        open_job(slot, limit, n);
+        sm90::wgmma_wait<0>();
+        sm90::pin_registers(s);
+        release(k);
+        mask_block<C>(s, first_key(n), limit);
+        softmax.start<kN>(s, params.scale_log2);
+        pack_fragments<C.elem, kN>(s, p);
+    }
+
+    HOPFILL_INLINE void open_job(u32 slot, i32 (&limit)[2], i32& n) const {
+        row_limits(shared.job(slot), limit);
+        n = uniform(shared.job(slot)->blocks) - 1;
     }
 
     HOPFILL_INLINE void run() {
-        const bool storer = sm90::thread_index() % 128 == 0;  // issues this warpgroup's TMA stores and waits for them
         // The first turn is warpgroup 0's: it gives itself the arrival that its predecessor would have made.
         if constexpr (C.pingpong) {
             if (warpgroup == 0) sm90::named_barrier_arrive(kTurn, 256);
         }
-#pragma unroll 1
-        for (;;) {
-            const Job job = next_job();
-            if (job.more == 0) break;
-            const KvRange range = kv_range(C, job.row0, kGeometry.tile_m, job.q_len, job.kv_len);
+        u32 slot;
+        if (next_job(slot)) {
             float o[kD / 2];
+            u32 p[kN / 16][4];
             Softmax softmax;
-            if (range.end > 0) {
-                attend(job, range, o, softmax);
-            } else {
-#pragma unroll
-                for (i32 i = 0; i < kD / 2; ++i) o[i] = 0.0f;
-            }
-            float inverse[2], lse[2];
-            softmax.finish(inverse, lse);
-            store_lse<C>(params, job, warpgroup, lse);
+            i32 limit[2], n;
+            zero(o);
+            first_block(slot, p, softmax, limit, n);
+#pragma unroll 1
+            for (;;) {
+                const i32 unmasked = uniform(shared.job(slot)->unmasked);
+                --n;
+#pragma unroll 1
+                for (; n >= unmasked; --n) step<true>(o, p, softmax, n, limit);
+#pragma unroll 1
+                for (; n >= 0; --n) step<false>(o, p, softmax, n, limit);
+                // Every Q K^T of this job is complete.
+                if (warp_leader()) q.release();
+                q.advance();
 
-            // The staging slot is free once this warpgroup's last store has read it; over Q, once its own products are complete as well.
-            if (storer) sm90::tma_store_wait_read<0>();
-            sm90::named_barrier_sync(kEpilogue + warpgroup, 128);
-            stage_output<C>(shared.o(warpgroup), o, inverse);
-            sm90::fence_async_shared();
-            sm90::named_barrier_sync(kEpilogue + warpgroup, 128);
-            if (storer) store_output<C>(params, job, warpgroup, shared.o(warpgroup));
-            if constexpr (kGeometry.o_over_q) {
-                if (storer) sm90::tma_store_wait_read<0>();
-                if (range.end > 0) {
-                    sm90::named_barrier_sync(kEpilogue + warpgroup, 128);
-                    release_q();
-                }
+                u32 following;
+                if (!next_job(following)) break;
+                float s[kN / 2];
+                q.wait_full();
+                k.wait_full();
+                wait_turn();
+                sm90::wgmma_fence();
+                multiply_qk(s);
+                v.wait_full();
+                sm90::wgmma_fence();
+                multiply_pv(o, p);
+                pass_turn();
+                float inverse[2];
+                finish_sums(slot, softmax, inverse);
+                open_job(following, limit, n);
+                sm90::wgmma_wait<1>();
+                sm90::pin_registers(s);
+                release(k);
+                mask_block<C>(s, first_key(n), limit);
+                softmax.start<kN>(s, params.scale_log2);
+                sm90::wgmma_wait<0>();
+                sm90::pin_registers(o);
+                release(v);
+                pack_fragments<C.elem, kN>(s, p);
+                finish_job(slot, o, inverse);
+                slot = following;
+                zero(o);
             }
+            v.wait_full();
+            sm90::wgmma_fence();
+            multiply_pv(o, p);
+            float inverse[2];
+            finish_sums(slot, softmax, inverse);
+            sm90::wgmma_wait<0>();
+            sm90::pin_registers(o);
+            release(v);
+            finish_job(slot, o, inverse);
         }
-        if (storer) sm90::tma_store_wait<0>();
+        if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait<0>();
         // Warpgroup 0 takes the arrival that the last warpgroup's last turn left, so that the barrier ends empty.
         if constexpr (C.pingpong) {
             if (warpgroup == 0) sm90::named_barrier_sync(kTurn, 256);

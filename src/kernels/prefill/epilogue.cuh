@@ -11,44 +11,60 @@
 namespace hopfill {
 
 template <KernelConfig C>
-HOPFILL_INLINE void store_lse(const PrefillParams& p, const Job& job, u32 warpgroup, const float (&lse)[2]) {
+HOPFILL_INLINE void store_lse(const PrefillParams& p, const Job* job, u32 warpgroup, const float (&lse)[2]) {
     const u32 thread = sm90::thread_index() % 128;
     if (p.lse == nullptr || thread % 4 != 0) return;
-    const i64 line = C.packed ? static_cast<i64>(job.head) * p.total_q + job.q_start
-                              : (static_cast<i64>(job.sequence) * p.heads + job.head) * p.seqlen_q;
-#pragma unroll
-    for (i32 h = 0; h < 2; ++h) {
-        const i32 row = job.row0 + warpgroup * kRowsPerWarpgroup + fragment_row(thread) + 8 * h;
-        if (row < job.q_len) sm90::store_global(p.lse + line + row, lse[h]);
-    }
+    const i32 head = sm90::load_shared(&job->head);
+    const i64 line = C.packed ? static_cast<i64>(head) * p.total_q + sm90::load_shared(&job->q_start)
+                              : (static_cast<i64>(sm90::load_shared(&job->sequence)) * p.heads + head) * p.seqlen_q;
+    const i32 row = sm90::load_shared(&job->row0) + warpgroup * kRowsPerWarpgroup + fragment_row(thread);
+    const i32 q_len = sm90::load_shared(&job->q_len);
+    if (row < q_len) sm90::store_global(p.lse + line + row, lse[0]);
+    if (row + 8 < q_len) sm90::store_global(p.lse + line + row + 8, lse[1]);
 }
 
-// The staging slot must be free: see Consumer::run.
+// Rows times `inverse`, in the output's type, to the staging slots; only slabs [first, first + count).
 template <KernelConfig C>
-HOPFILL_INLINE void stage_output(u8* to, float (&o)[C.head_dim / 2], const float (&inverse)[2]) {
+HOPFILL_INLINE void stage_slabs(u8* to, const float (&o)[C.head_dim / 2], const float (&inverse)[2], i32 first) {
+    constexpr Geometry kGeometry = geometry(C);
     const u32 lane = sm90::lane_index();
     const u32 row = sm90::thread_index() % 128 / 32 * 16 + lane % 16;
     const u32 half = lane / 16;
 #pragma unroll
-    for (i32 c = 0; c < C.head_dim / 16; ++c) {
+    for (i32 i = 0; i < 4 * kGeometry.o_staged; ++i) {
+        const i32 c = 4 * first + i;
+        if (c >= C.head_dim / 16) break;
         u32 w[4];
 #pragma unroll
-        for (i32 i = 0; i < 4; ++i) w[i] = sm90::pack2<C.out>(o[8 * c + 2 * i] * inverse[i % 2], o[8 * c + 2 * i + 1] * inverse[i % 2]);
-        const u32 chunk = 2 * c + half;
-        sm90::store_matrix_x4(to + chunk / 8 * kRowsPerWarpgroup * kSlabBytes + swizzled_chunk(row, chunk % 8), w[0], w[1], w[2], w[3]);
+        for (i32 j = 0; j < 4; ++j) w[j] = sm90::pack2<C.out>(o[8 * c + 2 * j] * inverse[j % 2], o[8 * c + 2 * j + 1] * inverse[j % 2]);
+        sm90::store_matrix_x4(to + i / 4 * kGeometry.o_slab + swizzled_chunk(row, 2 * (i % 4) + half), w[0], w[1], w[2], w[3]);
     }
 }
 
-// One thread of the warpgroup, after its barrier.
+// A warpgroup's rows to global memory. The staging slots are free once the storing thread's earlier groups have read them.
 template <KernelConfig C>
-HOPFILL_INLINE void store_output(const PrefillParams& p, const Job& job, u32 warpgroup, const u8* from) {
-    const RowCoord at = row_coord<C>(job.sequence, job.q_start, job.q_len);
+HOPFILL_INLINE void store_output(const PrefillParams& p, const Job& job, u32 warpgroup, u8* staging, const float (&o)[C.head_dim / 2],
+                                 const float (&inverse)[2]) {
+    constexpr Geometry kGeometry = geometry(C);
     constexpr i32 kColumns = kSlabBytes / elem_bytes(C.out);
+    const bool storer = sm90::thread_index() % 128 == 0;
+    const RowCoord at = row_coord<C>(job.sequence, job.q_start, job.q_len);
+    const i32 row = at.row + job.row0 + static_cast<i32>(warpgroup) * kRowsPerWarpgroup;
 #pragma unroll
-    for (i32 s = 0; s < ceil_div(C.head_dim, kColumns); ++s)
-        sm90::tma_store(&p.o, from + s * kRowsPerWarpgroup * kSlabBytes,
-                        {s * kColumns, job.head, at.row + job.row0 + static_cast<i32>(warpgroup) * kRowsPerWarpgroup, at.c3, at.c4});
-    sm90::tma_store_commit();
+    for (i32 first = 0; first < kGeometry.o_slabs; first += kGeometry.o_staged) {
+        if (storer) sm90::tma_store_wait_read<0>();
+        sm90::named_barrier_sync(kEpilogue + warpgroup, 128);
+        stage_slabs<C>(staging, o, inverse, first);
+        sm90::fence_async_shared();
+        sm90::named_barrier_sync(kEpilogue + warpgroup, 128);
+        if (storer) {
+#pragma unroll
+            for (i32 s = 0; s < kGeometry.o_staged; ++s)
+                if (first + s < kGeometry.o_slabs)
+                    sm90::tma_store(&p.o, staging + s * kGeometry.o_slab, {(first + s) * kColumns, job.head, row, at.c3, at.c4});
+            sm90::tma_store_commit();
+        }
+    }
 }
 
 }  // namespace hopfill

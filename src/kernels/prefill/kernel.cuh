@@ -9,13 +9,13 @@ namespace hopfill {
 
 // Registers after the hand-over. 65,536 an SM: 384 threads launch with 168 each, 512 with 128; the sums below stay within that
 // (128 * (24 + 2 * 240) = 64,512; 128 * (32 + 3 * 160) = 65,536), or setmaxnreg would wait forever.
-constexpr u32 producer_registers(i32 consumers) { return consumers == 1 ? 56 : consumers == 2 ? 24 : 32; }
-constexpr u32 consumer_registers(i32 consumers) { return consumers == 1 ? 256 : consumers == 2 ? 240 : 160; }
+constexpr u32 producer_registers(i32 consumers) { return consumers == 1 ? 56 : consumers == 2 ? 40 : 32; }
+constexpr u32 consumer_registers(i32 consumers) { return consumers == 1 ? 256 : consumers == 2 ? 232 : 160; }
 
 template <KernelConfig C>
 HOPFILL_KERNEL(geometry(C).threads)
 void prefill_kernel(HOPFILL_GRID_CONSTANT const PrefillParams params) {
-    static_assert(geometry(C).total <= kSharedLimit);
+    static_assert(geometry(C).total <= kSharedLimit && geometry(C).o_staged > 0);
     static_assert(C.tile_n % 16 == 0 && C.head_dim % 16 == 0);
     const Shared<C> shared{sm90::shared_memory()};
     const u32 warp = sm90::warp_uniform(sm90::thread_index() / 32);

@@ -16,10 +16,10 @@ struct Producer {
     Shared<C> shared;
     Ring<C.stages> k, v;
     Ring<kJobSlots> jobs;
-    Ring<1> q;  // all warpgroups' query slots turn together
+    Ring<kGeometry.q_slots> q;  // all warpgroups' query slots turn together; warpgroup w's barriers lie beside warpgroup 0's
 
     HOPFILL_INLINE Producer(const PrefillParams& p, Shared<C> s)
-        : params(p), shared(s), k(s.k_full(), s.k_empty()), v(s.v_full(), s.v_empty()), jobs(s.job_full(), s.job_empty()), q(s.q_full(), s.q_empty()) {}
+        : params(p), shared(s), k(s.k_full(), s.k_empty()), v(s.v_full(), s.v_empty()), jobs(s.job_full(), s.job_empty()), q(s.q_full(0), s.q_empty(0)) {}
 
     HOPFILL_INLINE void load_block(Ring<C.stages>& ring, u8* to, const TensorMap* map, i32 head, RowCoord at, i32 block) {
         ring.wait_empty();
@@ -35,11 +35,12 @@ struct Producer {
         const RowCoord at = row_coord<C>(job.sequence, job.q_start, job.q_len);
 #pragma unroll
         for (i32 w = 0; w < C.consumers; ++w) {
-            sm90::mbarrier_wait(q.empty + w, q.phase ^ 1);
-            sm90::mbarrier_arrive_expect_bytes(q.full + w, kGeometry.q_warpgroup);
+            u64* full = shared.q_full(w) + q.slot;
+            sm90::mbarrier_wait(shared.q_empty(w) + q.slot, q.phase ^ 1);
+            sm90::mbarrier_arrive_expect_bytes(full, kGeometry.q_warpgroup);
 #pragma unroll
             for (i32 s = 0; s < kGeometry.slabs; ++s)
-                sm90::tma_load(shared.q(w) + s * kRowsPerWarpgroup * kSlabBytes, &params.q, q.full + w,
+                sm90::tma_load(shared.q(w, q.slot) + s * kRowsPerWarpgroup * kSlabBytes, &params.q, full,
                                {s * kGeometry.slab_columns, job.head, at.row + job.row0 + w * kRowsPerWarpgroup, at.c3, at.c4},
                                sm90::CacheHint::evict_first);
         }
@@ -47,18 +48,16 @@ struct Producer {
     }
 
     // One lane: the loads of a job.
-    HOPFILL_INLINE void load(const Job& job, i32 k_start) {
-        const KvRange range = kv_range(C, job.row0, kGeometry.tile_m, job.q_len, job.kv_len);
-        if (range.end == 0) return;
+    HOPFILL_INLINE void load(const Job& job, i32 k_start, i32 last) {
         const i32 kv_head = job.head / params.heads_per_kv_head;
         const RowCoord at = row_coord<C>(job.sequence, k_start, job.kv_len);
         load_q(job);
-        load_block(k, shared.k(k.slot), &params.k, kv_head, at, range.end - 1);
-        for (i32 n = range.end - 1; n > 0; --n) {
+        load_block(k, shared.k(k.slot), &params.k, kv_head, at, last);
+        for (i32 n = last; n > last + 1 - job.blocks; --n) {
             load_block(k, shared.k(k.slot), &params.k, kv_head, at, n - 1);
             load_block(v, shared.v(v.slot), &params.v, kv_head, at, n);
         }
-        load_block(v, shared.v(v.slot), &params.v, kv_head, at, 0);
+        load_block(v, shared.v(v.slot), &params.v, kv_head, at, last + 1 - job.blocks);
     }
 
     // One lane: hands a job to the consumers.
@@ -71,7 +70,8 @@ struct Producer {
         sm90::store_shared(&slot->q_len, job.q_len);
         sm90::store_shared(&slot->kv_len, job.kv_len);
         sm90::store_shared(&slot->q_start, job.q_start);
-        sm90::store_shared(&slot->more, job.more);
+        sm90::store_shared(&slot->blocks, job.blocks);
+        sm90::store_shared(&slot->unmasked, job.unmasked);
         sm90::mbarrier_arrive(jobs.full_barrier());
         jobs.advance();
     }
@@ -81,7 +81,6 @@ struct Producer {
         const bool leader = sm90::elect_one();
         JobSource<C> source(params);
         Job job{};
-        job.more = 1;
         while (source.next < static_cast<u32>(params.jobs)) {
             i32 k_start = 0;
             bool real;
@@ -92,15 +91,19 @@ struct Producer {
             if constexpr (C.packed) {
                 if (!real) break;  // every number above this one is past the end too
             }
+            const KvRange range = kv_range(C, job.row0, kGeometry.tile_m, job.q_len, job.kv_len);
+            job.blocks = clamp_low(range.end, 1);
+            job.unmasked = range.unmasked;
             if (leader) {
                 publish(job);
-                load(job, k_start);
+                // Rows without a key are a job like others: one block, out of bounds, which TMA fills with zeros and the mask hides.
+                load(job, k_start, range.end > 0 ? range.end - 1 : ceil_div(clamp_low(job.kv_len, 1), C.tile_n));
             }
             sm90::sync_warp();
             source.draw();
         }
         source.finish();
-        job.more = 0;
+        job.blocks = kNoMoreJobs;
         if (leader) publish(job);
     }
 };

@@ -16,10 +16,11 @@ struct Job {
     i32 q_len;
     i32 kv_len;
     i32 q_start;      // packed: the sequence's first token in q
-    i32 more;         // 0: no job, the block is done
-    i32 unused;
+    i32 blocks;       // KV blocks to read
+    i32 unmasked;     // of which this many, from the first, need no mask
 };
-static_assert(sizeof(Job) <= kJobBytes);
+static_assert(sizeof(Job) == kJobBytes);
+constexpr i32 kNoMoreJobs = -1;  // as Job::blocks
 
 // Named barriers; 0 is the block's own.
 enum NamedBarrier : u32 {
@@ -32,37 +33,41 @@ struct Shared {
     static constexpr Geometry kGeometry = geometry(C);
     u8* base;
 
-    HOPFILL_INLINE u8* q(u32 warpgroup) const { return base + kGeometry.q + warpgroup * kGeometry.q_warpgroup; }
-    HOPFILL_INLINE u8* o(u32 warpgroup) const { return base + kGeometry.o + warpgroup * (kGeometry.o_over_q ? kGeometry.q_warpgroup : o_warpgroup()); }
+    HOPFILL_INLINE u8* q(u32 warpgroup, u32 slot) const {
+        return base + kGeometry.q + (slot * C.consumers + warpgroup) * kGeometry.q_warpgroup;
+    }
+    HOPFILL_INLINE u8* o(u32 warpgroup) const { return base + kGeometry.o + warpgroup * kGeometry.o_staged * kGeometry.o_slab; }
     HOPFILL_INLINE u8* k(u32 stage) const { return base + kGeometry.k + stage * kGeometry.kv_block; }
     HOPFILL_INLINE u8* v(u32 stage) const { return base + kGeometry.v + stage * kGeometry.kv_block; }
     HOPFILL_INLINE Job* job(u32 slot) const { return reinterpret_cast<Job*>(base + kGeometry.jobs + slot * kJobBytes); }
-    static constexpr i32 o_warpgroup() { return ceil_div(C.head_dim * elem_bytes(C.out), kSlabBytes) * kRowsPerWarpgroup * kSlabBytes; }
 
-    // barrier        arrivals of a phase                                         waits
-    // q_full[w]      producer lane (+ bytes)                                     warpgroup w
-    // q_empty[w]     4: lane 0 of each warp of warpgroup w, once its last        producer
-    //                Q K^T is complete (o_over_q: once O has left shared memory)
-    // k_full[s]      producer lane (+ bytes)                                     all consumers
-    // k_empty[s]     4 * consumers: lane 0 of each consumer warp                 producer
+    // barrier          arrivals of a phase                                        waits
+    // q_full[w][i]     producer lane (+ bytes)                                    warpgroup w
+    // q_empty[w][i]    4: lane 0 of each warp of warpgroup w, once the job's      producer
+    //                  last Q K^T is complete
+    // k_full[s]        producer lane (+ bytes)                                    all consumers
+    // k_empty[s]       4 * consumers: lane 0 of each consumer warp                producer
     // v_full, v_empty  as k
-    // job_full[j]    producer lane                                               all consumers
-    // job_empty[j]   4 * consumers: lane 0 of each consumer warp                 producer
+    // job_full[j]      producer lane                                              all consumers
+    // job_empty[j]     4 * consumers: lane 0 of each consumer warp                producer
     HOPFILL_INLINE u64* barrier(i32 i) const { return reinterpret_cast<u64*>(base + kGeometry.barriers) + i; }
-    HOPFILL_INLINE u64* q_full() const { return barrier(0); }
-    HOPFILL_INLINE u64* q_empty() const { return barrier(C.consumers); }
-    HOPFILL_INLINE u64* k_full() const { return barrier(2 * C.consumers); }
-    HOPFILL_INLINE u64* k_empty() const { return barrier(2 * C.consumers + C.stages); }
-    HOPFILL_INLINE u64* v_full() const { return barrier(2 * C.consumers + 2 * C.stages); }
-    HOPFILL_INLINE u64* v_empty() const { return barrier(2 * C.consumers + 3 * C.stages); }
-    HOPFILL_INLINE u64* job_full() const { return barrier(2 * C.consumers + 4 * C.stages); }
-    HOPFILL_INLINE u64* job_empty() const { return barrier(2 * C.consumers + 4 * C.stages + kJobSlots); }
+    HOPFILL_INLINE u64* q_full(u32 w) const { return barrier(w * 2 * kGeometry.q_slots); }
+    HOPFILL_INLINE u64* q_empty(u32 w) const { return barrier(w * 2 * kGeometry.q_slots + kGeometry.q_slots); }
+    static constexpr i32 kKv = 2 * kGeometry.q_slots * C.consumers;
+    HOPFILL_INLINE u64* k_full() const { return barrier(kKv); }
+    HOPFILL_INLINE u64* k_empty() const { return barrier(kKv + C.stages); }
+    HOPFILL_INLINE u64* v_full() const { return barrier(kKv + 2 * C.stages); }
+    HOPFILL_INLINE u64* v_empty() const { return barrier(kKv + 3 * C.stages); }
+    HOPFILL_INLINE u64* job_full() const { return barrier(kKv + 4 * C.stages); }
+    HOPFILL_INLINE u64* job_empty() const { return barrier(kKv + 4 * C.stages + kJobSlots); }
 
     // One thread, before the block's first barrier.
     HOPFILL_INLINE void init_barriers() const {
         for (i32 w = 0; w < C.consumers; ++w) {
-            sm90::mbarrier_init(q_full() + w, 1);
-            sm90::mbarrier_init(q_empty() + w, 4);
+            for (i32 i = 0; i < kGeometry.q_slots; ++i) {
+                sm90::mbarrier_init(q_full(w) + i, 1);
+                sm90::mbarrier_init(q_empty(w) + i, 4);
+            }
         }
         for (i32 s = 0; s < C.stages; ++s) {
             sm90::mbarrier_init(k_full() + s, 1);

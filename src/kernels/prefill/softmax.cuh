@@ -16,21 +16,25 @@ struct Softmax {
         sum[0] = sum[1] = 0.0f;
     }
 
-    // Replaces raw logits s by exp2(scale_log2 * s - reference) with the references raised to this block's maxima, adds them to the sums, and
-    // returns in `rescale` what earlier sums and outputs are to be multiplied with.
+    // The first block of a job: replaces raw logits s by exp2(scale_log2 * s - reference), reference being the block's maxima.
+    template <i32 N>
+    HOPFILL_INLINE void start(float (&s)[N / 2], float scale_log2) {
+        reference[0] = reference[1] = -sm90::infinity();
+        sum[0] = sum[1] = 0.0f;
+        float rescale[2];
+        step<N>(s, scale_log2, rescale);
+    }
+
+    // Later blocks: raises the references to this block's maxima where they are higher, and returns in `rescale` what earlier sums (done here)
+    // and outputs (the caller's) are to be multiplied with.
     // A row of which every logit is -inf keeps -inf as its reference and gets 0 everywhere, never -inf - -inf.
     template <i32 N>
     HOPFILL_INLINE void step(float (&s)[N / 2], float scale_log2, float (&rescale)[2]) {
-        float top[2] = {s[0], s[2]};
-#pragma unroll
-        for (i32 i = 1; i < N / 2; ++i) {
-            if (i != 2) top[fragment_half(i)] = sm90::max_float(top[fragment_half(i)], s[i]);
-        }
+        float top[2];
+        maxima<N>(s, top);
         float used[2];
 #pragma unroll
         for (i32 h = 0; h < 2; ++h) {
-            top[h] = sm90::max_float(top[h], sm90::shuffle_xor(top[h], 1u));
-            top[h] = sm90::max_float(top[h], sm90::shuffle_xor(top[h], 2u));
             const float raised = sm90::max_float(reference[h], top[h] * scale_log2);
             used[h] = raised == -sm90::infinity() ? 0.0f : raised;
             rescale[h] = sm90::exp2_approx(reference[h] - used[h]);
@@ -42,6 +46,22 @@ struct Softmax {
             const i32 h = fragment_half(i);
             s[i] = sm90::exp2_approx(sm90::fma_float(s[i], scale_log2, -used[h]));
             sum[h] += s[i];
+        }
+    }
+
+    // Row maxima of a block, over the quad.
+    template <i32 N>
+    HOPFILL_INLINE static void maxima(const float (&s)[N / 2], float (&top)[2]) {
+        top[0] = s[0];
+        top[1] = s[2];
+#pragma unroll
+        for (i32 i = 1; i < N / 2; ++i) {
+            if (i != 2) top[fragment_half(i)] = sm90::max_float(top[fragment_half(i)], s[i]);
+        }
+#pragma unroll
+        for (i32 h = 0; h < 2; ++h) {
+            top[h] = sm90::max_float(top[h], sm90::shuffle_xor(top[h], 1u));
+            top[h] = sm90::max_float(top[h], sm90::shuffle_xor(top[h], 2u));
         }
     }
 
