@@ -1,0 +1,10 @@
+# cmake -DSOURCE_DIR=src -DFILES=a;b -DOUTPUT=x.cpp -P embed_sources.cmake: device headers as C++ strings, named as #include lines name them.
+set(text "#include \"cuda/sources.h\"\n\nnamespace hopfill::cuda {\n\nconst std::vector<Source>& sources() {\n    static const std::vector<Source> all = {\n")
+foreach(file ${FILES})
+    file(RELATIVE_PATH name ${SOURCE_DIR} ${file})
+    string(REGEX REPLACE "^kernels/" "" name "${name}")
+    file(READ ${file} content)
+    string(APPEND text "{\"${name}\", R\"HOPFILL(${content})HOPFILL\"},\n")
+endforeach()
+string(APPEND text "    };\n    return all;\n}\n\n}  // namespace hopfill::cuda\n")
+file(WRITE ${OUTPUT} "${text}")

@@ -1,0 +1,16 @@
+// Counters that blocks of a launch draw their jobs from. Kernels leave theirs zero, so launches that follow one another on a stream may share one;
+// launches that may run at the same time must not.
+#pragma once
+
+#include "cuda/driver.h"
+
+namespace hopfill::cuda {
+
+// Room for counters in the current context, so that the next launches allocate nothing.
+Result<void> reserve_counters(const Driver& cu, unsigned long long context);
+
+// A zeroed counter for a launch on `stream`: the stream's own, or, while the stream is captured, one for this launch alone, since graphs
+// captured on one stream may be replayed on several at once.
+Result<CUdeviceptr> work_counter(const Driver& cu, unsigned long long context, CUstream stream);
+
+}  // namespace hopfill::cuda
