@@ -1,0 +1,147 @@
+"""The bench's grids: every (grid, case, implementation) that a run must account for. `python bench/cases.py` writes bench/grids.json.
+
+Dense cases have equal lengths, tokens / batch; packed ones list theirs. Lengths of random batches are drawn once, here, and are part of the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+GRIDS_JSON = Path(__file__).with_name("grids.json")
+
+# What can be timed. `hopfill` is ours, `gemm` the yardstick of each round, `empty` the floor of a launch; the rest are the peers.
+OURS, YARDSTICK, FLOOR = "hopfill", "gemm", "empty"
+PEERS = ("cudnn", "fa2", "flashinfer-fa2", "flashinfer-fa3", "fmha_v2", "cudnn-fe", "fa3", "fa3-vllm", "fa4")
+# Other ways to call a peer that are faster on short prompts only.
+SHORT_PEERS = ("flashinfer-fa2-nosplit", "flashinfer-fa2-single", "flashinfer-fa3-single", "fmha_v2-packed")
+
+MIXED_LENGTHS = (64, 300, 1500, 4096, 700, 2048, 100, 3000)
+GEMM_SIZE = 8192
+
+
+@dataclass(frozen=True)
+class Case:
+    grid: str
+    case: str  # the same string for every implementation and dtype
+    dtype: str
+    out_dtype: str
+    head_dim_qk: int
+    head_dim_vo: int
+    heads: int
+    kv_heads: int
+    batch: int
+    tokens_q: int
+    tokens_kv: int
+    causal: bool
+    layout: str  # dense or packed
+    lengths_q: tuple[int, ...] = ()  # packed only
+    lengths_kv: tuple[int, ...] = ()
+    implementations: tuple[str, ...] = field(default=(), compare=False)
+
+    def sequences(self) -> list[tuple[int, int]]:
+        """(queries, keys) of each sequence."""
+        if self.layout == "packed":
+            return list(zip(self.lengths_q, self.lengths_kv, strict=True))
+        return [(self.tokens_q // self.batch, self.tokens_kv // self.batch)] * self.batch
+
+    @property
+    def flops(self) -> int:
+        """4 * heads * s_q * s_kv * d summed over the sequences, without the pairs that a causal mask hides (half of them when s_q = s_kv)."""
+        pairs = sum(q * k - (q * q / 2 if self.causal else 0) for q, k in self.sequences())
+        return int(2 * self.heads * (self.head_dim_qk + self.head_dim_vo) * pairs)
+
+    @property
+    def seq(self) -> int:
+        """The length of dense sequences; the longest of packed ones."""
+        return max(q for q, _ in self.sequences())
+
+
+def shape_name(batch: int, seq: int) -> str:
+    return f"{batch}x{seq // 1024}k" if seq >= 1024 and seq % 1024 == 0 else f"{batch}x{seq}"
+
+
+def make(grid: str, label: str, dtype: str, d: int, heads: int, kv_heads: int, causal: bool, batch: int, seq: int, lengths=(), peers=PEERS) -> Case:
+    tokens = sum(lengths) if lengths else batch * seq
+    name = f"{label} h{heads}/{kv_heads} hd{d} {'causal' if causal else 'full'}"
+    # FP16 is compared with our own BF16, the peers with our BF16.
+    implementations = (OURS, *peers, YARDSTICK) if dtype == "bf16" else (OURS,)
+    return Case(
+        grid,
+        name,
+        dtype,
+        dtype,
+        d,
+        d,
+        heads,
+        kv_heads,
+        batch,
+        tokens,
+        tokens,
+        causal,
+        "packed" if lengths else "dense",
+        tuple(lengths),
+        tuple(lengths),
+        implementations,
+    )
+
+
+def random_lengths(seed: int, count: int = 32, low: int = 32, high: int = 4096) -> tuple[int, ...]:
+    """Log-uniform, as prompt lengths are: many short ones, few long ones."""
+    rng = random.Random(seed)
+    return tuple(round(math.exp(rng.uniform(math.log(low), math.log(high)))) for _ in range(count))
+
+
+def headline(dtype: str) -> list[Case]:
+    """Llama-2-7B: one to four short prompts."""
+    shapes = ((1, 128), (1, 256), (1, 512), (2, 512), (4, 512), (1, 1024), (1, 2048))
+    return [make("headline", f"{b}x{s}", dtype, 128, 32, 32, True, b, s, peers=(*PEERS, *SHORT_PEERS, FLOOR)) for b, s in shapes]
+
+
+def throughput(dtype: str) -> list[Case]:
+    """16k tokens in every split; width 2048, and GQA of 32/8 heads."""
+    cases = []
+    for d in (128, 64, 256):
+        for heads, kv_heads in ((2048 // d, 2048 // d), (32, 8)):
+            for causal in (True, False):
+                shapes = [(32, 512), (16, 1024), (8, 2048), (4, 4096), (2, 8192), (1, 16384)]
+                if d == 128 and causal:
+                    shapes += [(1, 32768), (1, 65536)]
+                cases += [make("throughput", shape_name(b, s), dtype, d, heads, kv_heads, causal, b, s) for b, s in shapes]
+    return cases
+
+
+def ragged(dtype: str) -> list[Case]:
+    batches = [("mixed8", MIXED_LENGTHS)] + [(f"random32-{seed}", random_lengths(seed)) for seed in (1, 2, 3)]
+    return [make("ragged", label, dtype, 128, 32, 8, True, len(lengths), max(lengths), lengths) for label, lengths in batches]
+
+
+GRIDS = {"headline": headline, "ragged": ragged, "throughput": throughput}
+DTYPES = ("bf16", "f16")
+
+
+def all_cases() -> list[Case]:
+    return [case for dtype in DTYPES for grid in GRIDS.values() for case in grid(dtype)]
+
+
+def to_json(cases: list[Case]) -> str:
+    def entry(case: Case) -> str:
+        fields = {k: v for k, v in asdict(case).items() if not (k.startswith("lengths") and not v)}
+        return "    " + json.dumps(fields)
+
+    return '{\n  "cases": [\n' + ",\n".join(map(entry, cases)) + "\n  ]\n}\n"
+
+
+def load(path: Path = GRIDS_JSON) -> list[Case]:
+    def case(fields: dict) -> Case:
+        return Case(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+    return [case(fields) for fields in json.loads(path.read_text())["cases"]]
+
+
+if __name__ == "__main__":
+    GRIDS_JSON.write_text(to_json(all_cases()))
+    print(f"{GRIDS_JSON}: {len(all_cases())} cases")
