@@ -34,7 +34,10 @@ struct Consumer {
 
     // s = Q K^T of the block in k's current slot: issued, not awaited.
     HOPFILL_INLINE void multiply_qk(float (&s)[kN / 2]) {
-        const u64 a = k_major_descriptor(shared.q(warpgroup, q.slot));
+        // A vote's result is known to be uniform; q.slot, carried through the job loop, is not, and each wgmma would then wait for two moves between
+        // register files (8% at long lengths on an H100).
+        const bool second = kGeometry.q_slots > 1 && sm90::vote_any(q.slot != 0);
+        const u64 a = k_major_descriptor(shared.q(warpgroup, 0)) + (second ? descriptor_offset(C.consumers * kGeometry.q_warpgroup) : 0);
         const u64 b = k_major_descriptor(shared.k(k.slot));
 #pragma unroll
         for (i32 d = 0; d < kD / 16; ++d) {
@@ -93,6 +96,7 @@ struct Consumer {
         if constexpr (Masked) mask_block<C>(s, first_key(n), limit);
         float rescale[2];
         softmax.step<kN>(s, params.scale_log2, rescale);
+        sm90::pin_registers(s);  // or the compiler moves the exponentials past the wait, where nothing overlaps them
         sm90::wgmma_wait<0>();
         sm90::pin_registers(o);
         release(v);
@@ -109,16 +113,12 @@ struct Consumer {
         limit[1] = visible_keys<C>(row + 8, q_len, kv_len);
     }
 
-    // A job's field that decides control flow: known to be the same in all lanes, which keeps ring slots and descriptors in uniform registers
-    // (without it every wgmma costs three moves between register files: 10% at long lengths on an H100).
-    HOPFILL_INLINE static i32 uniform(const i32& field) { return static_cast<i32>(sm90::warp_uniform(sm90::load_shared(&field))); }
-
     // Waits for the next job, its slot in `slot`; false when there is none.
     HOPFILL_INLINE bool next_job(u32& slot) {
         jobs.wait_full();
         slot = jobs.slot;
         jobs.advance();
-        return uniform(shared.job(slot)->blocks) != kNoMoreJobs;
+        return sm90::load_shared(&shared.job(slot)->blocks) != kNoMoreJobs;
     }
 
     // The output rows of a job whose products are complete; then its slot may be used again.
@@ -162,7 +162,7 @@ struct Consumer {
 
     HOPFILL_INLINE void open_job(u32 slot, i32 (&limit)[2], i32& n) const {
         row_limits(shared.job(slot), limit);
-        n = uniform(shared.job(slot)->blocks) - 1;
+        n = sm90::load_shared(&shared.job(slot)->blocks) - 1;
     }
 
     HOPFILL_INLINE void run() {
@@ -180,7 +180,7 @@ struct Consumer {
             first_block(slot, p, softmax, limit, n);
 #pragma unroll 1
             for (;;) {
-                const i32 unmasked = uniform(shared.job(slot)->unmasked);
+                const i32 unmasked = sm90::load_shared(&shared.job(slot)->unmasked);
                 --n;
 #pragma unroll 1
                 for (; n >= unmasked; --n) step<true>(o, p, softmax, n, limit);
@@ -210,6 +210,7 @@ struct Consumer {
                 release(k);
                 mask_block<C>(s, first_key(n), limit);
                 softmax.start<kN>(s, params.scale_log2);
+                sm90::pin_registers(s);
                 sm90::wgmma_wait<0>();
                 sm90::pin_registers(o);
                 release(v);

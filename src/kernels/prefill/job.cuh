@@ -42,7 +42,7 @@ struct JobSource {
 // Dense: groups of heads whose K and V fit in L2 together; in a group the longest tiles of all heads first (causal: the last rows), so that
 // what is left at the end is short.
 template <KernelConfig C>
-HOPFILL_INLINE bool decode_dense(const PrefillParams& p, u32 number, Job& job) {
+HOPFILL_INLINE void decode_dense(const PrefillParams& p, u32 number, Job& job) {
     const u32 all_heads = p.batch * p.heads;
     const u32 per_group = p.heads_per_group * p.q_tiles;
     const u32 group = number / per_group;
@@ -57,7 +57,6 @@ HOPFILL_INLINE bool decode_dense(const PrefillParams& p, u32 number, Job& job) {
     job.q_len = p.seqlen_q;
     job.kv_len = p.seqlen_kv;
     job.q_start = 0;
-    return true;
 }
 
 // Packed: number = tile * heads + head; tiles are counted sequence by sequence. All 32 lanes look at 32 sequences at a time.

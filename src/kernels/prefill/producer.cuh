@@ -1,5 +1,4 @@
 // The producer warp: draws jobs, describes them to the consumers and feeds Q, K and V through TMA, as far ahead as slots allow.
-// Order of a job's loads: Q, K[last], then K[n - 1], V[n] ... V[0]: what the consumers wait for first comes first.
 #pragma once
 
 #include "prefill/job.cuh"
@@ -47,18 +46,14 @@ struct Producer {
         q.advance();
     }
 
-    // One lane: the loads of a job.
-    HOPFILL_INLINE void load(const Job& job, i32 k_start, i32 last) {
-        const i32 kv_head = job.head / params.heads_per_kv_head;
-        const RowCoord at = row_coord<C>(job.sequence, k_start, job.kv_len);
-        load_q(job);
-        load_block(k, shared.k(k.slot), &params.k, kv_head, at, last);
-        for (i32 n = last; n > last + 1 - job.blocks; --n) {
-            load_block(k, shared.k(k.slot), &params.k, kv_head, at, n - 1);
-            load_block(v, shared.v(v.slot), &params.v, kv_head, at, n);
-        }
-        load_block(v, shared.v(v.slot), &params.v, kv_head, at, last + 1 - job.blocks);
-    }
+    // A job's KV blocks, in the order of reading: last, last - 1, ... first.
+    struct Blocks {
+        RowCoord at;
+        i32 kv_head, last, first;
+    };
+
+    HOPFILL_INLINE void load_k(const Blocks& b, i32 n) { load_block(k, shared.k(k.slot), &params.k, b.kv_head, b.at, n); }
+    HOPFILL_INLINE void load_v(const Blocks& b, i32 n) { load_block(v, shared.v(v.slot), &params.v, b.kv_head, b.at, n); }
 
     // One lane: hands a job to the consumers.
     HOPFILL_INLINE void publish(const Job& job) {
@@ -76,35 +71,49 @@ struct Producer {
         jobs.advance();
     }
 
-    // The whole warp.
+    // The whole warp. The loads of all jobs are one stream in which K runs one block ahead of V, across jobs too:
+    //   ... K[1] V[2] K[0] V[1] | Q' K'[last] V[0] | K'[last - 1] V'[last] ...
     HOPFILL_INLINE void run() {
         const bool leader = sm90::elect_one();
         JobSource<C> source(params);
-        Job job{};
+        Blocks open{};
+        bool pending = false;  // V of the job before is not yet asked for
         while (source.next < static_cast<u32>(params.jobs)) {
+            Job job;
             i32 k_start = 0;
-            bool real;
-            if constexpr (C.packed)
-                real = decode_packed<C>(params, source.next, job, k_start);
-            else
-                real = decode_dense<C>(params, source.next, job);
             if constexpr (C.packed) {
-                if (!real) break;  // every number above this one is past the end too
+                if (!decode_packed<C>(params, source.next, job, k_start)) break;  // every number above this one is past the end too
+            } else {
+                decode_dense<C>(params, source.next, job);
             }
             const KvRange range = kv_range(C, job.row0, kGeometry.tile_m, job.q_len, job.kv_len);
             job.blocks = clamp_low(range.end, 1);
             job.unmasked = range.unmasked;
             if (leader) {
                 publish(job);
+                load_q(job);
                 // Rows without a key are a job like others: one block, out of bounds, which TMA fills with zeros and the mask hides.
-                load(job, k_start, range.end > 0 ? range.end - 1 : ceil_div(clamp_low(job.kv_len, 1), C.tile_n));
+                const i32 last = range.end > 0 ? range.end - 1 : ceil_div(clamp_low(job.kv_len, 1), C.tile_n);
+                const Blocks blocks{row_coord<C>(job.sequence, k_start, job.kv_len), job.head / params.heads_per_kv_head, last, last + 1 - job.blocks};
+                load_k(blocks, last);
+                if (pending) load_v(open, open.first);
+                for (i32 n = last; n > blocks.first; --n) {
+                    load_k(blocks, n - 1);
+                    load_v(blocks, n);
+                }
+                open = blocks;
+                pending = true;
             }
             sm90::sync_warp();
             source.draw();
         }
         source.finish();
-        job.blocks = kNoMoreJobs;
-        if (leader) publish(job);
+        if (leader) {
+            if (pending) load_v(open, open.first);
+            Job none{};
+            none.blocks = kNoMoreJobs;
+            publish(none);
+        }
     }
 };
 
