@@ -27,5 +27,9 @@ int main(int argc, char** argv) {
         fmt::print(stderr, "hopfill: {}\n", error.what());
         return internal_fault;
     }
+    if (std::fflush(stdout) != 0) {
+        fmt::print(stderr, "hopfill: standard output cannot be written\n");
+        return bad_input;
+    }
     return status;
 }
