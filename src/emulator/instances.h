@@ -1,0 +1,19 @@
+// The kernels of the planner's table, compiled for the host: instances.cpp is compiled in several parts, each with every kParts-th row.
+#pragma once
+
+#include "emulator/backend.h"
+#include "plan/params.h"
+
+namespace hopfill::emulator {
+
+using KernelFunction = void (*)(const PrefillParams&);
+
+constexpr int kParts = 8;
+// Row `part` + kParts * i of the table, or null past its end.
+template <int Part>
+KernelFunction kernel_of_part(int i);
+
+// run() with the kernel given: for kernels outside the table, mutated ones among them.
+Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options);
+
+}  // namespace hopfill::emulator

@@ -1,0 +1,304 @@
+// The emulated machine: a grid's resident blocks, their threads as fibers, and what is pending. One Machine runs one launch on one host thread.
+#pragma once
+
+#include <boost/context/fiber.hpp>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "emulator/clock.h"
+#include "emulator/emulate.h"
+#include "emulator/instructions.h"
+#include "emulator/random.h"
+#include "emulator/shadow.h"
+
+namespace hopfill::emulator {
+
+class Machine;
+struct Block;
+struct Warp;
+struct Warpgroup;
+struct Mbarrier;
+struct Chain;
+
+constexpr u32 kWindowStart = 1024;       // where dynamic shared memory begins in the shared window: the first KB is the system's
+constexpr int kSharedLimit = 227 * 1024;
+constexpr u32 kSharedPoison = 0xff;
+
+enum class Op : u8 {
+    shuffle, ballot, sync_warp, elect, store_matrix, barrier_sync, barrier_arrive, set_registers, wgmma_fence, wgmma_mma, wgmma_commit, wgmma_wait,
+    exit,
+};
+const char* name_of(Op op);
+
+// What a blocked thread waits for.
+struct Waiting {
+    enum What : u8 { nothing, collective, mbarrier, named_barrier, products, bulk_read, bulk_write, registers } what = nothing;
+    const char* name = "";
+    u64 detail = 0;               // phase, barrier number, group
+    const Mbarrier* bar = nullptr;
+    Site at;
+    u32 warpgroup = 0;
+};
+
+// Accumulators of a warpgroup that consecutive products add to.
+struct Chain {
+    int n = 0;
+    std::vector<float> d;         // 64 x n
+};
+
+// A thread's view of registers that a product in flight uses.
+struct InFlight {
+    float* d;
+    int count;
+    std::shared_ptr<Chain> chain;
+    u64 group;                    // of the last product on it
+    Site at;
+};
+struct FlightA {
+    const u32* a;
+    u32 value[4];
+    u64 group;
+    Site at;
+};
+// Register arrays that products have used, as they were at the last wgmma_fence.
+struct KnownRegisters {
+    const void* at;
+    u32 bytes;
+    u64 hash;
+};
+
+struct BulkGroup {
+    int stores = 0;
+    int reading = 0, writing = 0; // stores that still read shared memory, that still write global memory
+    bool committed = false;
+    Site at;
+};
+
+struct Thread {
+    Block* block = nullptr;
+    Warp* warp = nullptr;
+    u32 id = 0, lane = 0;
+    boost::context::fiber fiber;
+    bool finished = false;
+    Waiting waiting;
+    Clock clock;
+    u64 collectives = 0;          // aligned instructions executed
+
+    // wgmma
+    u64 products = 0, groups = 0; // issued, committed
+    u64 retired = 0;              // groups waited for
+    bool fenced = false, retired_since_fence = false;
+    std::vector<InFlight> in_flight;
+    std::vector<FlightA> flight_a;
+    std::vector<KnownRegisters> known;
+
+    // Bulk stores, by group; the last may not be committed yet.
+    std::deque<std::shared_ptr<BulkGroup>> bulk;
+    u64 first_bulk = 0;           // number of bulk.front()
+    u64 bulk_read_waited = 0;     // groups known to have read shared memory
+    Agent bulk_agent = 0;
+
+    Agent agent() const { return ClockLayout::thread(id); }
+    i32 epoch() const { return clock[ClockLayout::thread(id)]; }
+    void tick() { ++clock[ClockLayout::thread(id)]; }
+};
+
+// One aligned instruction of a warp: every lane's n-th must be the same.
+struct Collective {
+    Op op;
+    Site at;
+    u64 extra = 0;
+    u32 arrived = 0, left = 0;    // lanes
+    u64 value[32][2] = {};
+};
+
+struct Warp {
+    Block* block = nullptr;
+    u32 id = 0;
+    u32 ready = 0;                // lanes that can run
+    std::deque<Collective> pending;
+    u64 first = 0;                // number of pending.front()
+    Clock sync[2];                // clocks gathered by __syncwarp, alternating
+    u32 syncs[2] = {0, 0};        // lanes that still have to take them
+    u64 sync_count[32] = {};
+    u32 weight = 1;               // chance of being run
+    u64 starved_until = 0;
+    u32 registers = 0;            // a thread
+    bool loads = false, multiplies = false;  // what it has been seen doing: names its role
+};
+
+struct Product {
+    WgmmaShape shape;
+    u64 a = 0, b = 0;
+    bool a_in_registers = false;
+    Site at;
+    u64 group = 0;
+    std::shared_ptr<Chain> chain;
+    bool starts_chain = false;
+    int arrived = 0;
+    Clock seen;                   // what every thread of the warpgroup had seen when it issued
+    std::vector<float> a_matrix;  // 64 x k, when A is in registers
+};
+
+struct Warpgroup {
+    u32 id = 0;
+    std::deque<Product> pending;
+    u64 first = 0;                // number of pending.front()
+    u64 executed_groups = 0;      // groups below this number are complete
+    std::vector<Thread*> waiters;
+};
+
+struct Mbarrier {
+    u32 offset = 0;
+    u32 count = 0, pending = 0;
+    i64 bytes = 0;                // expected and not yet arrived
+    i64 copies = 0;               // TMA loads of this phase in flight
+    i64 copy_bytes = 0;
+    u64 phase = 0;                // completed phases
+    bool fenced = false;          // its initialisation is visible to the async proxy
+    Agent agent = 0;              // of the TMA loads that it counts
+    Agent initialiser = 0;
+    i32 init_epoch = 0;
+    Clock gathering, completed;
+    i64 loads_phase = -1;         // last phase with a TMA load
+    Site load_at;
+    std::vector<Thread*> waiters;
+    std::vector<Thread*> released;      // woken by the last completion and not yet run
+    std::vector<i64> last_waited;       // by thread: phase it last saw complete
+};
+
+struct NamedBarrier {
+    u32 threads = 0;              // of the generation in progress
+    u32 arrived = 0;
+    u64 generation = 0;
+    Clock gathering;
+    std::vector<Thread*> waiters;
+    Site first_at;
+};
+
+struct Block {
+    Block(Machine& m, u32 block_index);
+    ~Block();
+    Block(const Block&) = delete;
+    Block& operator=(const Block&) = delete;
+
+    Machine& machine;
+    u32 index;
+    ClockLayout layout;
+    u8* shared = nullptr;         // in the machine's arena
+    int arena_slot = -1;
+    u32 shared_bytes = 0;
+    Shadow shadow;
+    std::vector<Thread> threads;
+    std::vector<Warp> warps;
+    std::vector<Warpgroup> warpgroups;
+    std::map<u32, Mbarrier> mbarriers;
+    NamedBarrier named[16];
+    int agents = ClockLayout::kFirstDynamic;
+    std::unordered_map<Agent, std::string> agent_names;
+    i64 free_registers = 0;       // the pool that setmaxnreg moves them through
+    std::vector<Thread*> register_waiters;
+    u32 live = 0;                 // threads that have not finished
+    int operations = 0;           // asynchronous operations in flight
+
+    Agent new_agent(std::string name);
+};
+
+// An asynchronous operation: `run` is its effect.
+struct Operation {
+    u64 due;                      // earliest step, unless nothing else can happen
+    Block* block;
+    std::function<void()> run;
+};
+
+class Machine {
+public:
+    Machine(const Launch& launch, const std::function<void()>& kernel, const Options& options);
+    Report run();
+
+    // The thread that runs now.
+    static Thread& self();
+    static Machine& current();
+
+    void block_thread(Thread& t, const Waiting& what);   // switches away until wake()
+    void wake(Thread& t);
+    void maybe_yield(u32 one_in = 8);                    // now and then another warp runs in between
+    void schedule(Block& block, std::function<void()> run);
+
+    // Ends the run with a fault. From a fiber this does not return.
+    void fault(const char* kind, std::string text);
+    bool failed() const { return !report_.faults.empty(); }
+    [[noreturn]] void stop_fiber();
+
+    u16 site_index(const Site& at);
+    const Site& site(u16 index) const { return sites_[index]; }
+
+    // The buffer that holds [p, p + bytes), or null.
+    const Buffer* buffer_of(const void* p, std::size_t bytes) const;
+
+    const Launch& launch;
+    const std::function<void()>& kernel;
+    const Options& options;
+    Random random;
+    u32 elected_lane;            // the same for every elect_one of a run
+    int registers;               // of a thread at launch
+    bool previous_launch_waited = false;
+    std::string early_access;    // first global access before wait_for_previous_launch
+
+private:
+    friend struct Block;
+    void start_blocks();
+    bool step();
+    void run_warp(Warp& warp);
+    Warp* choose_warp();
+    void retire(Block& block);
+    void report_deadlock();
+
+    Report report_;
+    std::vector<std::unique_ptr<Block>> resident_;
+    std::vector<Operation> operations_;
+    u32 next_block_ = 0;
+    int max_resident_;
+    u64 steps_ = 0;
+    u64 max_steps_;
+    Thread* running_ = nullptr;
+    boost::context::fiber scheduler_;
+    std::vector<Site> sites_;
+    std::unordered_map<u64, u16> site_of_;
+    std::vector<u8*> arenas_;
+    std::vector<bool> arena_used_;
+    std::unique_ptr<u8[]> arena_memory_;
+};
+
+// "block 0 warp 4 lane 0 (consumer warpgroup 1)".
+std::string describe(const Thread& t);
+std::string describe(const Block& block, Agent agent);
+std::string describe(const Site& at);
+std::string describe_shared(u32 offset);   // window address and offset
+
+// Ends the run with a fault of the running thread; its place and position are added to the text.
+[[noreturn]] void fail(const char* kind, const std::string& text, const Site& at);
+
+// Offset in shared memory of a pointer, checked to lie inside the launch's dynamic shared memory and aligned.
+u32 shared_offset(const void* p, u32 bytes, u32 alignment, const char* what, const Site& at);
+// Turns a conflict into a fault of the right kind.
+[[noreturn]] void fail_conflict(Block& block, const Conflict& conflict, const char* what, bool write, bool async, const Site& at);
+
+// Joins an aligned instruction: checks that every lane's is the same, returns it. `leave` when the lane is through with it.
+Collective& join(Thread& t, Op op, u64 extra, const Site& at);
+void leave(Thread& t, u64 number);
+void wait_for_lanes(Thread& t, u64 number, u32 lanes, const Site& at);
+
+void check_exit(Thread& t);
+void check_block_exit(Block& block);
+void global_access(const void* p, std::size_t bytes, bool write, const char* what, const Site& at);
+Mbarrier& find_mbarrier(u64* bar, const Site& at);
+void complete_if_done(Block& block, Mbarrier& bar);
+
+}  // namespace hopfill::emulator

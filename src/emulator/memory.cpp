@@ -1,0 +1,100 @@
+// Coordinates, and ordinary accesses to shared and global memory.
+#include <fmt/format.h>
+
+#include "emulator/machine.h"
+
+namespace hopfill::emulator {
+
+u32 thread_index() { return Machine::self().id; }
+u32 block_index() { return Machine::self().block->index; }
+u32 grid_size() { return static_cast<u32>(Machine::current().launch.grid); }
+
+u8* shared_memory() { return Machine::self().block->shared; }
+
+u32 shared_address(const void* p, Site at) {
+    const Block& b = *Machine::self().block;
+    const u8* at_byte = static_cast<const u8*>(p);
+    if (at_byte < b.shared || at_byte > b.shared + kSharedLimit) fail("shared-out-of-bounds", "a pointer outside shared memory where one to it is needed", at);
+    return static_cast<u32>(at_byte - b.shared) + kWindowStart;
+}
+
+u32 shared_offset(const void* p, u32 bytes, u32 alignment, const char* what, const Site& at) {
+    const Block& b = *Machine::self().block;
+    const i64 offset = static_cast<const u8*>(p) - b.shared;
+    if (offset < 0 || offset + bytes > b.shared_bytes)
+        fail("shared-out-of-bounds",
+             fmt::format("{} touches bytes {} to {} of dynamic shared memory, of which the launch has {}", what, offset, offset + bytes - 1, b.shared_bytes), at);
+    if (offset % alignment != 0)
+        fail("alignment", fmt::format("{} at byte {} of dynamic shared memory, which must be a multiple of {}", what, offset, alignment), at);
+    return static_cast<u32>(offset);
+}
+
+namespace {
+
+void shared_access(const void* p, u32 bytes, bool write, const Site& at) {
+    Thread& t = Machine::self();
+    const char* what = write ? "a store" : "a load";
+    const u32 offset = shared_offset(p, bytes, bytes, what, at);
+    const Actor actor{t.clock.data(), t.agent(), t.epoch(), false, Machine::current().site_index(at)};
+    const Conflict c = write ? t.block->shadow.write(offset, bytes, actor) : t.block->shadow.read(offset, bytes, actor);
+    if (c.kind != Conflict::none) fail_conflict(*t.block, c, what, write, false, at);
+}
+
+}  // namespace
+
+void shared_read(const void* p, u32 bytes, Site at) { shared_access(p, bytes, false, at); }
+void shared_write(const void* p, u32 bytes, Site at) { shared_access(p, bytes, true, at); }
+
+void poison_used(Site at) {
+    fail("register-in-flight", "a value comes from accumulators that a wgmma in flight still writes: wgmma_wait is missing before", at);
+}
+
+void global_access(const void* p, std::size_t bytes, bool write, const char* what, const Site& at) {
+    Machine& m = Machine::current();
+    Thread& t = Machine::self();
+    const Buffer* b = m.buffer_of(p, bytes);
+    if (b == nullptr) {
+        std::string near;
+        i64 best = i64{1} << 40;
+        for (const Buffer& x : m.launch.buffers) {
+            const i64 past = static_cast<const u8*>(p) - static_cast<const u8*>(x.begin);
+            const i64 distance = past < 0 ? -past : past - static_cast<i64>(x.bytes);
+            if (distance < best) {
+                best = distance;
+                near = fmt::format(": byte {} of {}, which has {}", past, x.name, x.bytes);
+            }
+        }
+        fail("global-out-of-bounds", fmt::format("{} of {} bytes at {} is outside every tensor{}", what, bytes, p, near), at);
+    }
+    if (write && !b->writable) fail("global-out-of-bounds", fmt::format("{} to {}, which is read only", what, b->name), at);
+    if (t.clock[ClockLayout::kLaunch] == 0 && m.early_access.empty())
+        m.early_access = fmt::format("dependency: {} of {} before wait_for_previous_launch\n  {} at {}", what, b->name, describe(t), describe(at));
+}
+
+namespace {
+
+void scalar_access(const void* p, u32 bytes, bool write, const char* what, const Site& at) {
+    if (reinterpret_cast<u64>(p) % bytes != 0) fail("alignment", fmt::format("{} of {} bytes at {}", what, bytes, p), at);
+    global_access(p, bytes, write, what, at);
+}
+
+}  // namespace
+
+void global_read(const void* p, u32 bytes, Site at) { scalar_access(p, bytes, false, "a load", at); }
+void global_write(const void* p, u32 bytes, Site at) { scalar_access(p, bytes, true, "a store", at); }
+
+u32 global_add(u32* p, u32 v, Site at) {
+    scalar_access(p, 4, true, "an atomic", at);
+    Machine::current().maybe_yield(2);
+    const u32 old = *p;
+    *p = old + v;
+    return old;
+}
+
+void wait_for_previous_launch(Site) {
+    Thread& t = Machine::self();
+    Machine::current().previous_launch_waited = true;
+    t.clock[ClockLayout::kLaunch] = 1;
+}
+
+}  // namespace hopfill::emulator

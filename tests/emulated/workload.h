@@ -1,0 +1,49 @@
+// A small attention problem for a kernel under the emulator, with its answer: run under many schedules.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "emulator/instances.h"
+#include "plan/launch.h"
+
+namespace hopfill::testing {
+
+struct Case {
+    std::string name;
+    int head_dim = 64;
+    bool f16 = false;
+    bool causal = false;
+    bool packed = false;
+    int heads = 2, kv_heads = 1;
+    std::vector<int> q_lens{1}, kv_lens{1};  // dense: equal lengths, one a sequence
+    int blocks = 2;                          // SMs of the device, so that a block has several tiles
+    int variant = -1;                        // of the planner's tables; -1 is the planner's choice
+};
+
+// Cases that give every kernel three times as many KV blocks as stages, several tiles a block and ragged tails. One per (head dimension, mask,
+// layout, dtype) of the table.
+std::vector<Case> family_cases();
+
+struct Outcome {
+    std::string kind = "clean";  // or the fault's kind, "wrong" when the oracle disagrees, "error"
+    std::string text;
+    std::uint64_t steps = 0;
+};
+
+class Workload {
+public:
+    Workload(const Case& c, std::uint64_t data_seed);
+    ~Workload();
+    // The kernel of the planner's table, or the one given.
+    Outcome run(const emulator::Options& options, emulator::KernelFunction kernel = nullptr);
+    std::string kernel_name() const;
+
+private:
+    struct Data;
+    std::unique_ptr<Data> data_;
+};
+
+}  // namespace hopfill::testing
