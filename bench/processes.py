@@ -1,4 +1,4 @@
-"""Worker processes as bench.py sees them: requests with a time limit, and what a dead one leaves behind."""
+"""Worker processes as run.py sees them: requests with a time limit, and what a dead one leaves behind."""
 
 from __future__ import annotations
 

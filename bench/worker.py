@@ -1,4 +1,4 @@
-"""One process of the bench: builds, checks and times the implementations that bench.py asks for, one JSON object a line on stdin and stdout.
+"""One process of the bench: builds, checks and times the implementations that run.py asks for, one JSON object a line on stdin and stdout.
 
 Requests: {"do": "setup", "names": [...]}, {"do": "prepare", "case": {...}, "names": [...]}, {"do": "warm", "name": ...},
 {"do": "measure", "name": ...}, {"do": "release"}. A reply is a JSON object, with "error" where the request itself failed.

@@ -303,7 +303,7 @@ def test_gpu_log_summarises_what_was_seen_since():
 
 
 def test_options(capsys):
-    import bench as command
+    import run as command
 
     points, whole = command.chosen_points(command.parse(["--peers", "--cases", "1x512", "--dtypes", "bf16"]))
     assert len(points) == 1 and not whole

@@ -96,11 +96,13 @@ def test_report_rewrites_readme_between_its_markers(tmp_path, monkeypatch):
     for name in ("headline", "throughput", "ragged"):
         assert f"h100-80gb-hbm3-{name}.png" in text and (folder / f"h100-80gb-hbm3-{name}.png").stat().st_size < 500_000
     again = text
+    monkeypatch.setattr(report, "plot", lambda *_: [f"h100-80gb-hbm3-{grid}.png" for grid in ("headline", "ragged", "throughput")])
     assert report.main(["--results", str(folder)]) == 0 and readme.read_text() == again
 
 
 def test_report_needs_rows_and_markers(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "README", tmp_path / "README.md")
+    monkeypatch.setattr(report, "plot", lambda *_: [])
     assert report.main(["--results", str(tmp_path)]) == 1
     (tmp_path / "README.md").write_text("nothing")
     results.write(tmp_path / "h200.jsonl", rows_with(lambda c: 2.0))

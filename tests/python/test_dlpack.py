@@ -20,7 +20,7 @@ class Foreign:
         return self.array.__dlpack_device__()
 
     def __dlpack__(self, **arguments):
-        self.calls.append(arguments)
+        self.calls.append(dict(arguments))
         if "max_version" in arguments and not self.versioned:
             raise TypeError("unexpected keyword argument 'max_version'")
         arguments.pop("stream")

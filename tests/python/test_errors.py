@@ -29,7 +29,7 @@ def test_shapes(qkv):
     q, k, v = qkv
     refused(ValueError, "k", q, k[..., :32], v)
     refused(ValueError, "v", q, k, v[:, :-1])
-    refused(ValueError, "k", q, k[:1], v)
+    refused(ValueError, "k", q, k[:1], v[:1])
     refused(ValueError, "q", q[0], k, v)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Hopfill and its peers side by side on one GPU, interleaved round by round. `bench.py --peers` runs all of bench/grids.json.
+"""Hopfill and its peers side by side on one GPU, interleaved round by round. `run.py --peers` runs all of bench/grids.json.
 
 Rows go to bench/results/<gpu>.jsonl when everything is run, else to out/bench/. report.py makes tables and plots of them.
 The Python named by --python (default: $HOPFILL_BENCH_PYTHON, or this one) must have PyTorch with CUDA and what is to be timed.
