@@ -11,6 +11,7 @@
 #include <iterator>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <thread>
 
 #include "cuda/catalogue.h"
@@ -24,10 +25,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kUsage =
-    "usage: hopfill_catalogue [--table shipped|tuning] [--cache DIR] [--evidence DIR] [--jobs N] [--allow-faults] [--output BLOB] [--list] [--json] [--cubins DIR]\n";
+    "usage: hopfill_catalogue [--table shipped|tuning] [--only REGEX] [--cache DIR] [--evidence DIR] [--jobs N] [--allow-faults] [--output BLOB] [--list] [--json] [--cubins DIR]\n";
 
 struct Arguments {
-    std::string table = "shipped", output;
+    std::string table = "shipped", only = ".", output;
     fs::path cache, evidence, cubins;
     unsigned jobs = std::thread::hardware_concurrency();
     bool list = false, json = false, allow_faults = false;
@@ -51,6 +52,8 @@ bool parse(int count, char** words, Arguments& a) {
             a.table = value;
         else if (word == "--output")
             a.output = value;
+        else if (word == "--only")
+            a.only = value;
         else if (word == "--cache")
             a.cache = value;
         else if (word == "--evidence")
@@ -139,7 +142,9 @@ int run(const Arguments& a) {
     }
     const DiskCache cache(a.cache.empty() ? scratch : a.cache);
     std::vector<Job> jobs, missing;
+    const std::regex only(a.only);
     for (const KernelConfig& config : a.table == "shipped" ? planner::kernel_table() : planner::tuning_table()) {
+        if (!std::regex_search(planner::kernel_name(config), only)) continue;
         const auto program = program_for(config);
         if (!program) {
             fmt::print(stderr, "{}\n", program.error().text());

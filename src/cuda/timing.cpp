@@ -27,13 +27,18 @@ double median(std::vector<double> values) {
     return n == 0 ? 0 : (values[(n - 1) / 2] + values[n / 2]) / 2;
 }
 
-ReplayTimer::ReplayTimer(ReplayTimer&& other) noexcept
-    : cu_(other.cu_),
-      stream_(std::exchange(other.stream_, nullptr)),
-      begin_(std::exchange(other.begin_, nullptr)),
-      end_(std::exchange(other.end_, nullptr)),
-      graph_(std::exchange(other.graph_, nullptr)),
-      launches_(other.launches_) {}
+ReplayTimer::ReplayTimer(ReplayTimer&& other) noexcept { *this = std::move(other); }
+
+// Swaps: what this one held goes when `other` does.
+ReplayTimer& ReplayTimer::operator=(ReplayTimer&& other) noexcept {
+    std::swap(cu_, other.cu_);
+    std::swap(stream_, other.stream_);
+    std::swap(begin_, other.begin_);
+    std::swap(end_, other.end_);
+    std::swap(graph_, other.graph_);
+    std::swap(launches_, other.launches_);
+    return *this;
+}
 
 ReplayTimer::~ReplayTimer() {
     if (graph_ != nullptr) cu_->cuGraphExecDestroy(graph_);

@@ -27,7 +27,7 @@ public:
     // Captures exactly `launches`.
     static Result<ReplayTimer> make(const LaunchFunction& launch, int launches);
     ReplayTimer(ReplayTimer&& other) noexcept;
-    ReplayTimer& operator=(ReplayTimer&&) = delete;
+    ReplayTimer& operator=(ReplayTimer&& other) noexcept;
     ~ReplayTimer();
 
     // Replays the graph once and returns the time of one launch, in microseconds.
