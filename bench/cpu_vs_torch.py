@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 import torch
-
 from results import FIELDS, RESULTS, read, replace, summary, write
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -209,7 +209,7 @@ def main(argv: list[str]) -> int:
         results.write(into, results.replace(results.read(into), results.read(file)))
     cases, sections = load(), []
     for path in sorted(options.results.glob("*.jsonl")):
-        rows = results.read(path)
+        rows = [r for r in results.read(path) if r["grid"] in GRIDS]
         if not any(r["us"] is not None for r in rows):
             continue
         plots = [] if options.only_print else plot(rows, cases, path.stem, options.results)

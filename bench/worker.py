@@ -11,14 +11,10 @@ import os
 import sys
 import time
 
-# Libraries print: the protocol keeps the first standard output to itself, and what is printed goes to standard error.
-_protocol = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)
-
-import torch  # noqa: E402
-from cases import FLOOR, YARDSTICK, Case  # noqa: E402
-from peers import IMPLEMENTATIONS, Unsupported  # noqa: E402
-from problem import Problem  # noqa: E402
+import torch
+from cases import FLOOR, YARDSTICK, Case
+from peers import IMPLEMENTATIONS, Unsupported
+from problem import Problem
 
 GRAPH_LAUNCHES, GRAPH_MS = 40, 10.0  # a graph holds up to 40 launches, but at most 10 ms, and at least one
 ROUND_MS, LEAD_MS = 8.0, 1.0  # a measurement lasts 8 ms behind a lead of 1 ms, in which the host gets ahead of the GPU
@@ -175,6 +171,9 @@ def _finite(value: float) -> float | None:
 
 
 def main() -> None:
+    # Libraries print: the protocol keeps the first standard output to itself, and what is printed goes to standard error.
+    protocol = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
     worker = Worker()
     for line in sys.stdin:
         request = json.loads(line)
@@ -182,7 +181,7 @@ def main() -> None:
             reply = getattr(worker, request.pop("do"))(**request)
         except Exception as error:
             reply = {"error": one_line(error)}
-        _protocol.write(json.dumps(reply) + "\n")
+        protocol.write(json.dumps(reply) + "\n")
 
 
 if __name__ == "__main__":

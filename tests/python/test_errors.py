@@ -30,7 +30,7 @@ def test_shapes(qkv):
     refused(ValueError, "k", q, k[..., :32], v)
     refused(ValueError, "v", q, k, v[:, :-1])
     refused(ValueError, "k", q, k[:1], v[:1])
-    refused(ValueError, "q", q[0], k, v)
+    refused(ValueError, "k", q[0], k, v)
 
 
 def test_heads_must_be_a_multiple(tensors):
