@@ -1,4 +1,5 @@
-// Checking a backend against the float64 oracle: seeded problems, inputs with NaN all around, poisoned outputs, tolerances derived from formats and lengths.
+// Checking a backend against the float64 oracle: seeded problems, inputs with NaN all around, poisoned outputs, tolerances derived from formats
+// and lengths.
 #pragma once
 
 #include <cstddef>
@@ -27,15 +28,15 @@ struct Case {
     DType dtype = DType::bf16;
     DType out_dtype = DType::bf16;
     bool packed = false, causal = false, lse = true;
-    bool loose_bounds = false;                ///< packed: the planner is told no longer bound than the tokens
+    bool loose_bounds = false;  ///< packed: the planner is told no longer bound than the tokens
     std::int64_t heads = 1, kv_heads = 1, head_dim = 64;
     std::vector<std::int64_t> q_lens{64}, kv_lens{64};  ///< one per sequence; dense: all equal
-    std::int64_t tail = 0;                    ///< packed: tokens beyond the last sequence, which must be neither read nor written
+    std::int64_t tail = 0;                              ///< packed: tokens beyond the last sequence, which must be neither read nor written
     std::optional<double> scale;
     Input input = Input::gaussian;
-    std::uint64_t layout = 0;                 ///< 0: contiguous; else the seed of orders, strides and gaps
-    std::uint64_t nan = 0;                    ///< 0: finite inputs; else the seed of planted NaNs (rows, or a whole sequence of a ragged batch)
-    std::uint64_t seed = 1;                   ///< of the data
+    std::uint64_t layout = 0;  ///< 0: contiguous; else the seed of orders, strides and gaps
+    std::uint64_t nan = 0;     ///< 0: finite inputs; else the seed of planted NaNs (rows, or a whole sequence of a ragged batch)
+    std::uint64_t seed = 1;    ///< of the data
     bool operator==(const Case&) const = default;
 };
 
@@ -58,10 +59,10 @@ Result<Features> parse_features(std::string_view list);
 /// How big random cases become.
 struct Limits {
     Features features;
-    std::int64_t max_seq = 700;               ///< keys or queries of a sequence; long_kv goes to eight times as many keys
+    std::int64_t max_seq = 700;  ///< keys or queries of a sequence; long_kv goes to eight times as many keys
     std::int64_t max_batch = 6;
     std::int64_t max_heads = 32;
-    std::int64_t max_work = 60'000'000;       ///< heads * queries * keys * head_dim, which is what the oracle's time goes with
+    std::int64_t max_work = 60'000'000;  ///< heads * queries * keys * head_dim, which is what the oracle's time goes with
 };
 /// Everything that the backend is to support; small problems for the emulator.
 Limits limits_for(Backend backend);
@@ -88,7 +89,8 @@ public:
     virtual Result<void> upload(void* to, const void* from, std::size_t bytes);
     virtual Result<void> download(void* to, const void* from, std::size_t bytes);
     /// Computes, and waits for the end. `schedule` seeds the emulator's random choices; other backends ignore it.
-    virtual Result<void> run(const AttentionProblem& problem, const AttentionTensors& tensors, const AttentionOptions& options, std::uint64_t schedule);
+    virtual Result<void> run(const AttentionProblem& problem, const AttentionTensors& tensors, const AttentionOptions& options,
+                             std::uint64_t schedule);
 
 private:
     Backend backend_;
@@ -107,14 +109,14 @@ struct Outcome {
     Status status = Status::passed;
     Deviation o, lse;
     std::int64_t rows_judged = 0;
-    std::string text;                 ///< why it failed or was skipped: one line
-    std::vector<std::byte> output;    ///< o, then lse, contiguous in their logical order: what evidence hashes
+    std::string text;               ///< why it failed or was skipped: one line
+    std::vector<std::byte> output;  ///< o, then lse, contiguous in their logical order: what evidence hashes
 };
 
 struct RunOptions {
-    int schedules = 1;                ///< runs of the case, each with another schedule (emulated)
-    bool keep_output = false;         ///< fill Outcome::output
-    int threads = 0;                  ///< of the oracle; 0: all cores
+    int schedules = 1;         ///< runs of the case, each with another schedule (emulated)
+    bool keep_output = false;  ///< fill Outcome::output
+    int threads = 0;           ///< of the oracle; 0: all cores
 };
 
 /// Builds the case, runs it and judges every byte of the outputs. Never throws; what goes wrong is in the outcome.
@@ -124,18 +126,18 @@ Outcome run_case(const Case& c, Target& target, const RunOptions& options = {});
 struct Options {
     Backend backend = Backend::cpu;
     std::uint64_t seed = 1;
-    std::int64_t first = 0;           ///< index of the first case
+    std::int64_t first = 0;  ///< index of the first case
     std::int64_t cases = 100;
     std::string features = "all";
-    std::int64_t max_seq = 0;         ///< 0: limits_for(backend)'s
+    std::int64_t max_seq = 0;  ///< 0: limits_for(backend)'s
     RunOptions run;
 };
 
 struct Summary {
     std::int64_t passed = 0, failed = 0, skipped = 0;
-    double worst_o = 0, worst_lse = 0;              ///< greatest Deviation::used
-    std::string worst_case;                         ///< of worst_o
-    std::vector<std::string> failures;              ///< "case text: why" and the command that repeats it, a line each
+    double worst_o = 0, worst_lse = 0;  ///< greatest Deviation::used
+    std::string worst_case;             ///< of worst_o
+    std::vector<std::string> failures;  ///< "case text: why" and the command that repeats it, a line each
 };
 
 /// Called after each case, with its index.

@@ -39,7 +39,8 @@ void append_rows(const Built& b, const TensorView& t, bool is_lse, std::vector<s
         const auto sequence = static_cast<std::int64_t>(s);
         for (std::int64_t outer = 0; outer < (is_lse ? b.problem.heads : b.q_lens[s]); ++outer) {
             for (std::int64_t inner = 0; inner < (is_lse ? b.q_lens[s] : b.problem.heads); ++inner) {
-                const std::int64_t at = is_lse ? lse_offset(t, sequence, b.q_begin[s], inner, outer) : offset(t, sequence, b.q_begin[s], outer, inner);
+                const std::int64_t at =
+                    is_lse ? lse_offset(t, sequence, b.q_begin[s], inner, outer) : offset(t, sequence, b.q_begin[s], outer, inner);
                 const auto* p = static_cast<const std::byte*>(t.data) + at * size_of(t.dtype);
                 out.insert(out.end(), p, p + width);
             }
@@ -91,8 +92,13 @@ Outcome run_case(const Case& c, Target& target, const RunOptions& options) {
         if (auto r = uploads.add(*buffer); !r) return failed(r.error(), false);
     }
     const Device device = target.device();
-    AttentionTensors tensors{b.q.on_target(b.host.q, device), b.k.on_target(b.host.k, device), b.v.on_target(b.host.v, device),
-                             b.o.on_target(b.host.o, device), {}, {}, {}};
+    AttentionTensors tensors{b.q.on_target(b.host.q, device),
+                             b.k.on_target(b.host.k, device),
+                             b.v.on_target(b.host.v, device),
+                             b.o.on_target(b.host.o, device),
+                             {},
+                             {},
+                             {}};
     if (c.lse) tensors.lse = b.lse.on_target(b.host.lse, device);
     if (c.packed) {
         tensors.cu_seqlens_q = b.cu_q.on_target(b.host.cu_seqlens_q, device);
@@ -182,6 +188,8 @@ std::string repeat_command(const Options& options, std::int64_t index) {
     return command;
 }
 
-std::string repeat_command(const Case& c, Backend backend) { return fmt::format("hopfill check --backend {} --case '{}'", name_of(backend), to_string(c)); }
+std::string repeat_command(const Case& c, Backend backend) {
+    return fmt::format("hopfill check --backend {} --case '{}'", name_of(backend), to_string(c));
+}
 
 }  // namespace hopfill::check

@@ -14,7 +14,7 @@ constexpr std::array<std::string_view, 4> kInputs{"gaussian", "peaky", "rising",
 
 struct FeatureName {
     std::string_view name;
-    bool Features::* field;
+    bool Features::*field;
 };
 constexpr std::array<FeatureName, 15> kFeatures{{{"f16", &Features::f16},
                                                  {"f32", &Features::f32},
@@ -104,8 +104,7 @@ bool parse_word(std::string_view word, Case& c) {
 
 // A length of which tile edges are likely.
 std::int64_t draw_length(Rng& rng, std::int64_t longest) {
-    constexpr std::array<std::int64_t, 22> edges{1,   2,   7,   15,  16,  17,  63,  64,  65,  80,  96,
-                                                 127, 128, 129, 176, 191, 192, 193, 255, 256, 257, 511};
+    constexpr std::array<std::int64_t, 22> edges{1, 2, 7, 15, 16, 17, 63, 64, 65, 80, 96, 127, 128, 129, 176, 191, 192, 193, 255, 256, 257, 511};
     if (rng.one_in(3)) return std::min(rng.pick(edges), longest);
     const auto bits = static_cast<int>(rng.between(0, 10));
     return rng.between(1, std::max<std::int64_t>(1, longest >> (rng.one_in(2) ? 0 : std::min(bits, 6))));
@@ -197,7 +196,8 @@ Result<Features> parse_features(std::string_view list) {
         for (const FeatureName& f : kFeatures) {
             if (word == "all" || word == f.name) features.*f.field = known = true;
         }
-        if (!known) return Error{Code::invalid_argument, "features", fmt::format("'{}'; must be all or some of {}", word, fmt::join(feature_names(), ","))};
+        if (!known)
+            return Error{Code::invalid_argument, "features", fmt::format("'{}'; must be all or some of {}", word, fmt::join(feature_names(), ","))};
         if (word.size() == list.size()) return features;
         list.remove_prefix(word.size() + 1);
     }
@@ -270,7 +270,8 @@ std::vector<Case> evidence_grid() {
     constexpr std::array<std::int64_t, 10> head_dims{64, 128, 256, 192, 96, 80, 72, 32, 160, 224};
     constexpr std::array<std::int64_t, 14> lengths{1, 2, 63, 64, 65, 127, 128, 129, 511, 512, 513, 1000, 4096, 16384};
     constexpr std::array<std::int64_t, 6> groups{1, 2, 4, 8, 12, 16};
-    constexpr std::array<std::array<std::int64_t, 2>, 8> unequal{{{1, 1000}, {1000, 1}, {65, 513}, {513, 65}, {128, 4096}, {300, 127}, {127, 300}, {512, 2048}}};
+    constexpr std::array<std::array<std::int64_t, 2>, 8> unequal{
+        {{1, 1000}, {1000, 1}, {65, 513}, {513, 65}, {128, 4096}, {300, 127}, {127, 300}, {512, 2048}}};
     std::vector<Case> grid;
     std::size_t n = 0;
     const auto add = [&](DType dtype, std::int64_t head_dim, bool causal, std::int64_t q, std::int64_t kv) {

@@ -12,8 +12,8 @@ constexpr std::size_t kGuard = 512;  // bytes on both sides of a tensor: more th
 
 enum Stream : std::uint64_t { kQ, kK, kV, kDirection, kLayoutQ, kLayoutK, kLayoutV, kLayoutO };
 
-// Element strides of a [batch, rows, heads, head_dim] tensor. Layout 0 is contiguous; others draw the order of the outer dimensions and the gaps between
-// them, in multiples of 16 bytes, which is what TMA takes.
+// Element strides of a [batch, rows, heads, head_dim] tensor. Layout 0 is contiguous; others draw the order of the outer dimensions and the gaps
+// between them, in multiples of 16 bytes, which is what TMA takes.
 Strides draw_strides(Rng rng, bool contiguous, bool packed, std::int64_t batch, std::int64_t rows, std::int64_t heads, std::int64_t head_dim) {
     constexpr std::array<std::int64_t, 6> gaps{0, 0, 8, 16, 64, 136};
     const auto gap = [&] { return contiguous ? 0 : rng.pick(gaps); };
@@ -69,15 +69,18 @@ Buffer allocate(TensorView& v, std::size_t shift) {
 struct Shape {
     double q_noise = 1, k_noise = 1;
     double q_along = 0;
-    double k_along = 0;   // of the peak (peaky) or of the last key (rising)
+    double k_along = 0;  // of the peak (peaky) or of the last key (rising)
 };
 
 Shape shape_of(Input input, double scale, std::int64_t head_dim) {
     const double d = static_cast<double>(head_dim), s = std::max(std::fabs(scale), 1e-3);
     switch (input) {
-        case Input::gaussian: return {};
-        case Input::peaky: return {1, 1, 1, std::min(20 / (s * d), 1000.0)};
-        case Input::rising: return {0.5, 0.5, 1, std::min(40 / (s * d), 1000.0)};
+        case Input::gaussian:
+            return {};
+        case Input::peaky:
+            return {1, 1, 1, std::min(20 / (s * d), 1000.0)};
+        case Input::rising:
+            return {0.5, 0.5, 1, std::min(40 / (s * d), 1000.0)};
         case Input::large: {
             // Logits scale * q.k of standard deviation 8000: the largest of many pass 30 000.
             const double size = std::min(std::sqrt(8000 / (s * std::sqrt(d))), 1000.0);
@@ -105,7 +108,9 @@ void fill(const Case& c, const Shape& shape, Stream which, const TensorView& t, 
             along = shape.q_along * sign;
         } else if (which == kK) {
             noise = shape.k_noise;
-            along = c.input == Input::rising ? shape.k_along * static_cast<double>(i + 1) / static_cast<double>(length) : i == peak ? shape.k_along : 0;
+            along = c.input == Input::rising ? shape.k_along * static_cast<double>(i + 1) / static_cast<double>(length)
+                    : i == peak              ? shape.k_along
+                                             : 0;
         }
         const std::int64_t first = offset(t, sequence, begin, i, head);
         for (std::int64_t col = 0; col < c.head_dim; ++col) {
@@ -210,7 +215,8 @@ Built build(const Case& c, int threads) {
     b.v = allocate(b.host.v, next_shift());
     b.o = allocate(b.host.o, next_shift());
     if (c.lse) {
-        b.host.lse = c.packed ? contiguous(nullptr, DType::f32, {c.heads, p.tokens_q}) : contiguous(nullptr, DType::f32, {batch, c.heads, p.max_seqlen_q});
+        b.host.lse =
+            c.packed ? contiguous(nullptr, DType::f32, {c.heads, p.tokens_q}) : contiguous(nullptr, DType::f32, {batch, c.heads, p.max_seqlen_q});
         b.lse = allocate(b.host.lse, 0);
     }
     b.options.causal = c.causal;

@@ -16,7 +16,8 @@ class Rng {
 public:
     explicit Rng(std::uint64_t seed) : state_(seed) {}
     template <class... Rest>
-    Rng(std::uint64_t seed, std::uint64_t next, Rest... rest) : Rng(Rng(seed).bits() ^ (next * 0x9e3779b97f4a7c15ull + 0x632be59bd9b4e019ull), rest...) {}
+    Rng(std::uint64_t seed, std::uint64_t next, Rest... rest)
+        : Rng(Rng(seed).bits() ^ (next * 0x9e3779b97f4a7c15ull + 0x632be59bd9b4e019ull), rest...) {}
 
     std::uint64_t bits() {
         std::uint64_t z = state_ += 0x9e3779b97f4a7c15ull;
@@ -49,8 +50,8 @@ private:
 // A tensor with guard bytes on both sides, on the host and, while a case runs, in the target's memory.
 struct Buffer {
     std::vector<std::byte> bytes;
-    std::size_t base = 0;     // of element 0, in bytes from the start
-    void* target = nullptr;   // where `bytes` were uploaded to
+    std::size_t base = 0;    // of element 0, in bytes from the start
+    void* target = nullptr;  // where `bytes` were uploaded to
 
     [[nodiscard]] TensorView on_target(TensorView host, Device device) const {
         host.data = static_cast<std::byte*>(target) + base;
@@ -72,8 +73,7 @@ Built build(const Case& c, int threads);
 
 // Offset in elements of (sequence, token of the sequence, head, 0) in q, k, v or o.
 inline std::int64_t offset(const TensorView& t, std::int64_t sequence, std::int64_t begin, std::int64_t token, std::int64_t head) {
-    return t.rank == 3 ? (begin + token) * t.strides[0] + head * t.strides[1]
-                       : sequence * t.strides[0] + token * t.strides[1] + head * t.strides[2];
+    return t.rank == 3 ? (begin + token) * t.strides[0] + head * t.strides[1] : sequence * t.strides[0] + token * t.strides[1] + head * t.strides[2];
 }
 inline std::int64_t lse_offset(const TensorView& t, std::int64_t sequence, std::int64_t begin, std::int64_t token, std::int64_t head) {
     return t.rank == 2 ? head * t.strides[0] + (begin + token) * t.strides[1] : sequence * t.strides[0] + head * t.strides[1] + token * t.strides[2];
@@ -85,7 +85,7 @@ void poison(Buffer& b);
 
 // What an exact online softmax in the same formats gives for one row, and the standard deviation that a correct kernel's rounding has there.
 struct Simulated {
-    std::vector<float> o;      // rounded to out_dtype
+    std::vector<float> o;  // rounded to out_dtype
     std::vector<double> sigma;
     float lse = 0;
     double lse_sigma = 0;

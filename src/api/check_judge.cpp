@@ -19,13 +19,13 @@ namespace {
 constexpr std::int64_t kAllRowsUpTo = 2048;
 
 // The rule of DESIGN.md, 'Numerics', on errors divided by the standard deviation that rounding has there, so that a fault in a row of small numbers
-// does not hide behind a row of large ones: RMS within 1.5 times, maximum within 2 times the same-precision reference's. Where the reference happens to
-// be exact (one key), a correct kernel may still round once more: the floors.
+// does not hide behind a row of large ones: RMS within 1.5 times, maximum within 2 times the same-precision reference's. Where the reference
+// happens to be exact (one key), a correct kernel may still round once more: the floors.
 constexpr double kRmsFactor = 1.5, kMaxFactor = 2, kRmsFloor = 0.7, kMaxFloor = 3;
 
 // Sums over judged elements of one output.
 struct Tally {
-    double squares = 0, reference_squares = 0, max = 0, reference_max = 0;  // of errors
+    double squares = 0, reference_squares = 0, max = 0, reference_max = 0;          // of errors
     double z_squares = 0, reference_z_squares = 0, z_max = 0, reference_z_max = 0;  // of errors over sigma
     std::int64_t n = 0;
     std::string where;  // of z_max
@@ -98,8 +98,9 @@ public:
 
     UnitResult judge() {
         // A planted NaN may reach any row, so those cases are small enough to be judged wholly.
-        const std::vector<std::int64_t> rows = case_.nan != 0 ? judged_rows(built_.q_lens[index_], 0, 0)
-                                                              : judged_rows(built_.q_lens[index_], built_.kv_lens[index_], case_.seed * 131 + at_unit());
+        const std::vector<std::int64_t> rows = case_.nan != 0
+                                                   ? judged_rows(built_.q_lens[index_], 0, 0)
+                                                   : judged_rows(built_.q_lens[index_], built_.kv_lens[index_], case_.seed * 131 + at_unit());
         const std::vector<oracle::Row> truth = oracle::rows(built_.problem, built_.host, sequence_, head_, rows);
         const std::vector<Simulated> reference = simulate(built_, sequence_, head_, rows);
         for (std::size_t r = 0; r < rows.size(); ++r) judge_row(rows[r], truth[r], reference[r]);
@@ -149,7 +150,8 @@ private:
             }
             const double before = result_.o.z_max;
             result_.o.add(got - truth.o[col], reference.o[col] - truth.o[col], reference.sigma[col]);
-            if (result_.o.z_max > before) result_.o.where = fmt::format("{} column {}: o is {:.8g}, the oracle has {:.8g}", place(i), c, got, truth.o[col]);
+            if (result_.o.z_max > before)
+                result_.o.where = fmt::format("{} column {}: o is {:.8g}, the oracle has {:.8g}", place(i), c, got, truth.o[col]);
         }
         if (!built_.host.lse.present() || !written(built_.host.lse, lse_at(i), "lse", i, got)) return;
         if (!same_class(got, truth.lse, DType::f32)) return fault(fmt::format("lse is {} at {}; the oracle has {:.8g}", got, place(i), truth.lse));
@@ -213,8 +215,8 @@ std::vector<std::int64_t> judged_rows(std::int64_t q_len, std::int64_t kv_len, s
         return rows;
     }
     const std::int64_t tile = q_len / 64 * 64;
-    for (std::int64_t i : {std::int64_t{0}, std::int64_t{1}, q_len - 1, q_len - 2, tile - 1, tile, std::int64_t{63}, std::int64_t{64}, std::int64_t{127},
-                           std::int64_t{128}, std::int64_t{191}, std::int64_t{192}}) {
+    for (std::int64_t i : {std::int64_t{0}, std::int64_t{1}, q_len - 1, q_len - 2, tile - 1, tile, std::int64_t{63}, std::int64_t{64},
+                           std::int64_t{127}, std::int64_t{128}, std::int64_t{191}, std::int64_t{192}}) {
         if (i < q_len) rows.push_back(i);
     }
     Rng rng(seed, 77);
@@ -261,8 +263,9 @@ void judge(const Case& c, const Built& b, const RunOptions& options, Outcome& ou
     outcome.lse = lse.deviation();
     for (const auto& [name, d, tally] : {std::tuple{"o", &outcome.o, &o}, std::tuple{"lse", &outcome.lse, &lse}}) {
         if (d->used <= 1) continue;
-        append(text, fmt::format("{} errors {:.2f} times what is allowed (rms {:.3g}, max {:.3g}; same-precision reference {:.3g}, {:.3g}), worst at {}", name,
-                                 d->used, d->rms, d->max, d->reference_rms, d->reference_max, tally->where));
+        append(text,
+               fmt::format("{} errors {:.2f} times what is allowed (rms {:.3g}, max {:.3g}; same-precision reference {:.3g}, {:.3g}), worst at {}",
+                           name, d->used, d->rms, d->max, d->reference_rms, d->reference_max, tally->where));
     }
     if (text.empty()) return;
     outcome.status = Outcome::Status::failed;

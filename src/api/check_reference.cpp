@@ -1,5 +1,5 @@
-// What rounding costs: an exact online softmax in the formats of the problem (P rounded to the tensors' dtype before P.V, float32 sums, o rounded once),
-// and a model of how far two correct kernels may differ.
+// What rounding costs: an exact online softmax in the formats of the problem (P rounded to the tensors' dtype before P.V, float32 sums, o rounded
+// once), and a model of how far two correct kernels may differ.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -104,7 +104,8 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
     const Keys keys = load_keys(b, sequence, head / (p.heads / p.kv_heads), longest);
     const auto d = static_cast<std::size_t>(p.head_dim);
     const float scale_log2 = static_cast<float>(p.scale * 1.4426950408889634);
-    // Relative roundings of a weight: to its dtype (0.5 is the mean over a binade of the standard deviation over the largest error), and of the exponential.
+    // Relative roundings of a weight: to its dtype (0.5 is the mean over a binade of the standard deviation over the largest error), and of the
+    // exponential.
     const double weight_error = std::hypot(p.dtype == DType::f32 ? 0 : 0.5 * unit_roundoff(p.dtype), 0x1p-23);
     std::vector<float> q(d), logits(static_cast<std::size_t>(longest)), weighted(d), spread1(d), spread2(d);
     std::vector<Simulated> result;
@@ -134,7 +135,8 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
             const float logit = logits[static_cast<std::size_t>(j)];
             const float w = std::exp2(logit * scale_log2 - s.top) / s.sum;
             if (!(w > 1e-9f)) continue;
-            const double size = std::fabs(static_cast<double>(logit)) + std::sqrt(q_size) * keys.k_size[static_cast<std::size_t>(j)] / std::sqrt(static_cast<double>(d));
+            const double size = std::fabs(static_cast<double>(logit)) +
+                                std::sqrt(q_size) * keys.k_size[static_cast<std::size_t>(j)] / std::sqrt(static_cast<double>(d));
             const double error = w * logit_unit * size;
             logit_squares += error * error;
             weight_squares += static_cast<double>(w) * w;

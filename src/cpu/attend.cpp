@@ -59,14 +59,14 @@ HWY_ATTR void store_row(DType t, void* to, std::int64_t at, std::int64_t n, cons
 
 // The buffers of a job, in one workspace.
 struct Buffers {
-    float* q;      // [rows][head_dim]
-    float* o;      // [rows][o_width], unnormalised
-    float* top;    // [rows] running maximum of the scaled logits
-    float* sum;    // [rows] of exp(logit - top)
-    float* k;      // panels of kPanel keys: [panel][head_dim][kPanel]
-    float* v;      // panels of kPanel columns: [panel][kBlock][kPanel]
-    float* s;      // [kStrip][kBlock] logits, then weights
-    float* row;    // one converted row
+    float* q;    // [rows][head_dim]
+    float* o;    // [rows][o_width], unnormalised
+    float* top;  // [rows] running maximum of the scaled logits
+    float* sum;  // [rows] of exp(logit - top)
+    float* k;    // panels of kPanel keys: [panel][head_dim][kPanel]
+    float* v;    // panels of kPanel columns: [panel][kBlock][kPanel]
+    float* s;    // [kStrip][kBlock] logits, then weights
+    float* row;  // one converted row
     std::int64_t o_width;
 };
 
@@ -197,8 +197,8 @@ HWY_ATTR void strip(const Job& job, const Buffers& b, std::int64_t row, std::int
         const float keep = soften(b.s + m * kBlock, keys, end, b.top[row + m], b.sum[row + m]);
         if (keep != 1) scale_row(b.o + (row + m) * b.o_width, b.o_width, keep);
     }
-    // Keys that all rows of the strip see go through the register block. Those beyond, at most kHeight - 1 under a causal mask, go row by row, so that
-    // a NaN in a row of V that a query does not see never meets its weight of zero.
+    // Keys that all rows of the strip see go through the register block. Those beyond, at most kHeight - 1 under a causal mask, go row by row,
+    // so that a NaN in a row of V that a query does not see never meets its weight of zero.
     for (std::int64_t c = 0; least > 0 && c < d; c += kPanel) {
         const float* panel = b.v + c / kPanel * kBlock * kPanel;
         if (d - c > kLanes) {

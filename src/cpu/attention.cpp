@@ -21,10 +21,12 @@ Result<void> check_lengths(const TensorView& cu, const char* name, std::int64_t 
     if (x[0] != 0) return bad("starts at " + std::to_string(x[0]) + "; must start at 0");
     for (std::int64_t i = 0; i < batch; ++i) {
         if (x[i + 1] < x[i]) {
-            return bad("goes from " + std::to_string(x[i]) + " to " + std::to_string(x[i + 1]) + " at index " + std::to_string(i + 1) + "; must not decrease");
+            return bad("goes from " + std::to_string(x[i]) + " to " + std::to_string(x[i + 1]) + " at index " + std::to_string(i + 1) +
+                       "; must not decrease");
         }
         if (x[i + 1] - x[i] > longest) {
-            return bad("sequence " + std::to_string(i) + " has " + std::to_string(x[i + 1] - x[i]) + " tokens; max_seqlen allows " + std::to_string(longest));
+            return bad("sequence " + std::to_string(i) + " has " + std::to_string(x[i + 1] - x[i]) + " tokens; max_seqlen allows " +
+                       std::to_string(longest));
         }
     }
     if (x[batch] > tokens) return bad("ends at " + std::to_string(x[batch]) + "; the tensor has " + std::to_string(tokens) + " tokens");

@@ -10,8 +10,8 @@
 
 namespace hopfill::oracle {
 
-// A binary format with an implicit leading bit, subnormals and, unless `finite_only`, infinities (IEEE 754-2019, 3.4). e4m3 (OCP OFP8, table 1) has no
-// infinity and one NaN pattern per sign, all ones, so its top binade holds numbers up to 448.
+// A binary format with an implicit leading bit, subnormals and, unless `finite_only`, infinities (IEEE 754-2019, 3.4). e4m3 (OCP OFP8, table 1)
+// has no infinity and one NaN pattern per sign, all ones, so its top binade holds numbers up to 448.
 struct Format {
     int exponent_bits;
     int mantissa_bits;
@@ -23,7 +23,10 @@ struct Format {
 };
 
 constexpr Format format_of(DType t) {
-    return t == DType::f16 ? Format{5, 10, false} : t == DType::bf16 ? Format{8, 7, false} : t == DType::e4m3 ? Format{4, 3, true} : Format{8, 23, false};
+    return t == DType::f16    ? Format{5, 10, false}
+           : t == DType::bf16 ? Format{8, 7, false}
+           : t == DType::e4m3 ? Format{4, 3, true}
+                              : Format{8, 23, false};
 }
 
 // Exact.

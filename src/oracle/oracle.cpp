@@ -96,12 +96,14 @@ Result<void> check_lengths(const TensorView& cu, const char* name, const Attenti
         const std::int64_t length = std::int64_t{x[i + 1]} - x[i];
         if (length < 0) return Error{Code::invalid_argument, name, "decreases at index " + std::to_string(i + 1) + "; must be non-decreasing"};
         if (length > longest) {
-            return Error{Code::invalid_argument, name, "sequence " + std::to_string(i) + " has " + std::to_string(length) +
-                                                           " tokens; at most max_seqlen = " + std::to_string(longest)};
+            return Error{
+                Code::invalid_argument, name,
+                "sequence " + std::to_string(i) + " has " + std::to_string(length) + " tokens; at most max_seqlen = " + std::to_string(longest)};
         }
     }
     if (x[p.batch] > tokens) {
-        return Error{Code::invalid_argument, name, "ends at " + std::to_string(x[p.batch]) + "; the tensor has " + std::to_string(tokens) + " tokens"};
+        return Error{Code::invalid_argument, name,
+                     "ends at " + std::to_string(x[p.batch]) + "; the tensor has " + std::to_string(tokens) + " tokens"};
     }
     return {};
 }

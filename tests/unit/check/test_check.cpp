@@ -78,12 +78,14 @@ TEST(CheckFaults, OneWrongElement) {
 }
 
 TEST(CheckFaults, Nan) {
-    const Outcome outcome = run_text(kDense, [](const AttentionProblem&, const AttentionTensors& t, std::uint64_t) { set(t.o, at(t.o, 0, 3, 1, 5), NAN); });
+    const Outcome outcome =
+        run_text(kDense, [](const AttentionProblem&, const AttentionTensors& t, std::uint64_t) { set(t.o, at(t.o, 0, 3, 1, 5), NAN); });
     EXPECT_THAT(outcome.text, HasSubstr("o is nan at sequence 0 head 1 row 3 column 5"));
 }
 
 TEST(CheckFaults, Infinity) {
-    const Outcome outcome = run_text(kDense, [](const AttentionProblem&, const AttentionTensors& t, std::uint64_t) { set(t.o, at(t.o, 0, 3, 1, 5), INFINITY); });
+    const Outcome outcome =
+        run_text(kDense, [](const AttentionProblem&, const AttentionTensors& t, std::uint64_t) { set(t.o, at(t.o, 0, 3, 1, 5), INFINITY); });
     EXPECT_THAT(outcome.text, HasSubstr("o is inf"));
 }
 
@@ -97,8 +99,10 @@ TEST(CheckFaults, UnwrittenRow) {
     EXPECT_THAT(run_text(kDense, unwrite).text, HasSubstr("o was not written at sequence 1 head 2 row 64"));
     // Where a NaN is right, an unwritten element still is not.
     EXPECT_THAT(run_text("bf16 d64 h4/4 packed q=70,65 kv=70,65 input=gaussian nan=2 seed=5",
-                         [](const AttentionProblem&, const AttentionTensors& t, std::uint64_t) { std::memset(t.o.data, 0xff, 135 * 4 * 64 * 2);
-                             for (std::int64_t i = 0; i < 135 * 4 * 64; ++i) element(t.o, i)[0] = std::byte{0xa5}; })
+                         [](const AttentionProblem&, const AttentionTensors& t, std::uint64_t) {
+                             std::memset(t.o.data, 0xff, 135 * 4 * 64 * 2);
+                             for (std::int64_t i = 0; i < 135 * 4 * 64; ++i) element(t.o, i)[0] = std::byte{0xa5};
+                         })
                     .text,
                 HasSubstr("o was not written"));
 }
@@ -136,13 +140,14 @@ TEST(CheckFaults, SwappedHeads) {
 
 TEST(CheckFaults, OneKeyTooMany) {
     // The causal diagonal off by one: what the row below sees.
-    const Outcome outcome = run_text("bf16 d64 h1/1 causal q=60 kv=2000 input=gaussian seed=5", [](const AttentionProblem& p, const AttentionTensors& t, std::uint64_t) {
-        AttentionProblem next = p;
-        AttentionTensors u = t;
-        next.max_seqlen_q = 59;  // row i of 59 is aligned as row i + 1 of 60
-        u.q.shape[1] = u.o.shape[1] = 59;
-        (void)oracle::attention(next, u).ok();
-    });
+    const Outcome outcome =
+        run_text("bf16 d64 h1/1 causal q=60 kv=2000 input=gaussian seed=5", [](const AttentionProblem& p, const AttentionTensors& t, std::uint64_t) {
+            AttentionProblem next = p;
+            AttentionTensors u = t;
+            next.max_seqlen_q = 59;  // row i of 59 is aligned as row i + 1 of 60
+            u.q.shape[1] = u.o.shape[1] = 59;
+            (void)oracle::attention(next, u).ok();
+        });
     EXPECT_EQ(outcome.status, Status::failed);
 }
 
@@ -192,18 +197,20 @@ TEST(CheckFaults, RowsWithoutKeys) {
     EXPECT_EQ(run_text(text, {}).status, Status::passed);
     EXPECT_THAT(run_text(text, [](const AttentionProblem&, const AttentionTensors& t, std::uint64_t) { set(t.o, 3, 1e-30); }).text,
                 HasSubstr("a row with no key gives 0"));
-    EXPECT_THAT(run_text(text, [](const AttentionProblem&, const AttentionTensors& t, std::uint64_t) { set(t.lse, 3, -1e30); }).text, HasSubstr("lse is"));
+    EXPECT_THAT(run_text(text, [](const AttentionProblem&, const AttentionTensors& t, std::uint64_t) { set(t.lse, 3, -1e30); }).text,
+                HasSubstr("lse is"));
 }
 
 TEST(CheckFaults, PoorArithmetic) {
     // P and the sums right, but the logits' scale off by one part in 300, as if it had been kept in bf16.
-    const Outcome outcome = run_text("bf16 d128 h2/2 q=200 kv=200 input=peaky seed=5", [](const AttentionProblem& p, const AttentionTensors& t, std::uint64_t) {
-        AttentionProblem off = p;
-        off.scale *= 1 + 1.0 / 300;
-        AttentionTensors o = t;
-        (void)oracle::attention(off, o).ok();
-        for (std::int64_t i = 0; i < t.o.elements(); ++i) set(t.o, i, get(t.o, i) * (1 + 1.0 / 64));
-    });
+    const Outcome outcome =
+        run_text("bf16 d128 h2/2 q=200 kv=200 input=peaky seed=5", [](const AttentionProblem& p, const AttentionTensors& t, std::uint64_t) {
+            AttentionProblem off = p;
+            off.scale *= 1 + 1.0 / 300;
+            AttentionTensors o = t;
+            (void)oracle::attention(off, o).ok();
+            for (std::int64_t i = 0; i < t.o.elements(); ++i) set(t.o, i, get(t.o, i) * (1 + 1.0 / 64));
+        });
     EXPECT_EQ(outcome.status, Status::failed);
 }
 
@@ -238,7 +245,8 @@ TEST(CheckFaults, RowsThatAreNotJudgedAreScanned) {
     EXPECT_EQ(run_text(text, {}).rows_judged, 64);
     int caught = 0;
     for (std::int64_t row = 300; row < 310; ++row) {
-        caught += run_text(text, [row](const AttentionProblem&, const AttentionTensors& t, std::uint64_t) { set(t.o, row * 64 + 63, NAN); }).status == Status::failed;
+        caught += run_text(text, [row](const AttentionProblem&, const AttentionTensors& t, std::uint64_t) { set(t.o, row * 64 + 63, NAN); }).status ==
+                  Status::failed;
     }
     EXPECT_EQ(caught, 10);
 }

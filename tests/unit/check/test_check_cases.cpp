@@ -24,8 +24,14 @@ TEST(CheckCases, TextRoundTrip) {
 }
 
 TEST(CheckCases, BadTextIsNamed) {
-    for (const auto& [text, word] : {std::pair{"bf16 d64 h4/2 q=5 kv=5 wings=2", "wings=2"}, {"bf16 dd", "dd"}, {"q=5,x", "q=5,x"}, {"h4/", "h4/"}, {"scale=nan", "scale=nan"},
-                                     {"q=3,4 kv=3,4", "all equal unless packed"}, {"h3/2", "multiple of kv_heads"}, {"q=-1 kv=2", "q=-1"}}) {
+    for (const auto& [text, word] : {std::pair{"bf16 d64 h4/2 q=5 kv=5 wings=2", "wings=2"},
+                                     {"bf16 dd", "dd"},
+                                     {"q=5,x", "q=5,x"},
+                                     {"h4/", "h4/"},
+                                     {"scale=nan", "scale=nan"},
+                                     {"q=3,4 kv=3,4", "all equal unless packed"},
+                                     {"h3/2", "multiple of kv_heads"},
+                                     {"q=-1 kv=2", "q=-1"}}) {
         const Result<Case> c = parse_case(text);
         ASSERT_FALSE(c.ok()) << text;
         EXPECT_THAT(c.error().text(), HasSubstr(word));

@@ -73,7 +73,8 @@ TEST(CpuConversions, RoundAsTheOracleDoes) {
     };
     for (std::uint32_t high = 0; high < 65536; ++high) {
         // Around every tie of both formats.
-        for (std::uint32_t low : {0u, 1u, 0xfffu, 0x1000u, 0x1001u, 0x3000u, 0x7fffu, 0x8000u, 0x8001u, static_cast<std::uint32_t>(engine() & 0xffffu)}) {
+        for (std::uint32_t low :
+             {0u, 1u, 0xfffu, 0x1000u, 0x1001u, 0x3000u, 0x7fffu, 0x8000u, 0x8001u, static_cast<std::uint32_t>(engine() & 0xffffu)}) {
             const float x = std::bit_cast<float>(high << 16 | low);
             ASSERT_TRUE(same(x)) << x;
         }

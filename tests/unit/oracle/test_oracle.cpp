@@ -258,9 +258,10 @@ TEST(Oracle, SoftmaxInvariances) {
     Data x = Data::dense(1, 4, 9, 1, 1, 8).gaussian(5);
     Data reversed = x, shifted = x;
     for (auto* t : {&reversed.k, &reversed.v}) {
-        for (std::size_t j = 0; j < 4; ++j) std::swap_ranges(t->begin() + std::ssize(*t) / 9 * static_cast<std::int64_t>(j),
-                                                             t->begin() + std::ssize(*t) / 9 * static_cast<std::int64_t>(j + 1),
-                                                             t->begin() + std::ssize(*t) / 9 * static_cast<std::int64_t>(8 - j));
+        for (std::size_t j = 0; j < 4; ++j)
+            std::swap_ranges(t->begin() + std::ssize(*t) / 9 * static_cast<std::int64_t>(j),
+                             t->begin() + std::ssize(*t) / 9 * static_cast<std::int64_t>(j + 1),
+                             t->begin() + std::ssize(*t) / 9 * static_cast<std::int64_t>(8 - j));
     }
     for (std::size_t j = 0; j < 9; ++j) shifted.k[j * 8] += 4;  // adds 4 q[0] to every logit of a row
     x.run();
