@@ -84,8 +84,14 @@ void tma_store(const TensorMap* map, const void* from, const i32 (&c)[5], Site a
     const std::shared_ptr<BulkGroup> group = t.bulk.back();
     const u64 number = t.first_bulk + t.bulk.size() - 1;
     const Actor actor{t.clock.data(), t.bulk_agent, static_cast<i32>(number) + 1, true, machine.site_index(at)};
-    const Conflict conflict = block.shadow.read(offset, bytes, actor);
-    if (conflict.kind != Conflict::none) fail_conflict(block, conflict, "tma_store", false, true, at);
+    // What lies outside the tensor is not stored, whatever it is.
+    for_each_row(m, c, [&](u32 row, const BoxRow& r) {
+        const u32 element = static_cast<u32>(elem_bytes(m.elem)), end = (r.first + r.count) * element;
+        for (u32 byte = r.first * element / 16 * 16; byte < end; byte += 16) {
+            const Conflict conflict = block.shadow.read(chunk_offset(m, offset, row, byte), 16, actor);
+            if (conflict.kind != Conflict::none) fail_conflict(block, conflict, "tma_store", false, true, at);
+        }
+    });
     ++group->stores;
     ++group->reading;
     ++group->writing;
