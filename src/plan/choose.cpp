@@ -113,11 +113,31 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
     return plan;
 }
 
+namespace {
+
+// Kernels that compute the problem, the best first, by rules measured on an H100 (bench/results).
+bool better(const KernelConfig& a, const KernelConfig& b, const AttentionProblem& p, const DeviceInfo& device) {
+    if (a.family != b.family) {
+        // The short family spreads 64-row jobs over one wave; past about one and a half waves (two at hd64) the main family's larger tiles win.
+        const std::int64_t jobs = (p.packed ? p.tokens_q / 64 + p.batch : (p.max_seqlen_q + 63) / 64 * p.batch) * p.heads;
+        const bool small = jobs * 2 <= (p.head_dim <= 64 ? 4 : 3) * device.num_sms;
+        return (a.family == Family::prefill_short) == small;
+    }
+    return (a.consumers > b.consumers) == (p.max_seqlen_kv >= 2048);
+}
+
+}  // namespace
+
 Result<Plan> choose(const AttentionProblem& p, const DeviceInfo& device) {
     if (auto r = check(p, device); !r) return r.error();
-    for (std::size_t i = 0; i < kernel_table().size(); ++i)
-        if (fits(kernel_table()[i], p)) return plan_variant(p, device, static_cast<int>(i));
-    return unsupported("q", "no kernel computes this problem");
+    const std::vector<KernelConfig>& table = kernel_table();
+    int best = -1;
+    for (int i = 0; i < static_cast<int>(table.size()); ++i) {
+        const KernelConfig& c = table[static_cast<std::size_t>(i)];
+        if (fits(c, p) && (best < 0 || better(c, table[static_cast<std::size_t>(best)], p, device))) best = i;
+    }
+    if (best < 0) return unsupported("q", "no kernel computes this problem");
+    return plan_variant(p, device, best);
 }
 
 }  // namespace hopfill::planner

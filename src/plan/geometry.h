@@ -14,18 +14,23 @@ constexpr i32 clamp_low(i32 v, i32 low) { return v < low ? low : v; }
 constexpr i32 clamp_high(i32 v, i32 high) { return v > high ? high : v; }
 
 // Byte offsets into the block's dynamic shared memory.
+//   prefill         every consumer warpgroup has its own 64 query rows; all read the same KV blocks
+//   prefill_short   the warpgroups share 64 query rows and split the KV blocks, each with its own ring; one merges what they found
 struct Geometry {
     i32 tile_m;           // query rows of a job
     i32 slab_columns;     // elements in 128 bytes
     i32 slabs;            // slabs of one row
-    i32 q_warpgroup;      // bytes of one warpgroup's 64 query rows
+    i32 q_rows;           // bytes of 64 query rows
+    i32 q_tile;           // bytes of a job's query rows
     i32 kv_slab;          // bytes of one slab of a KV block
     i32 kv_block;         // bytes of a K or V block
+    i32 rings;            // rings of K and of V
     i32 q_slots;          // query tiles in flight: two let the next job's queries arrive while this one's are read
     i32 o_slab;           // bytes of 64 staged output rows, one slab wide
     i32 o_slabs;          // slabs of the whole output
     i32 o_staged;         // slabs that a warpgroup stages at a time
-    i32 q, k, v, o;       // offsets
+    i32 merge_bytes;      // prefill_short: one warpgroup's partial result, 64 rows of float32 and two scalars a row and thread
+    i32 q, k, v, o, merge;  // offsets
     i32 jobs;             // ring of job descriptions
     i32 barriers;
     i32 total;            // bytes to ask for at launch
@@ -36,27 +41,35 @@ constexpr i32 kJobSlots = 4;
 constexpr i32 kJobBytes = 32;
 
 constexpr Geometry geometry(const KernelConfig& c) {
+    const bool split = c.family == Family::prefill_short;
+    const i32 row_groups = split ? 1 : c.consumers;
     Geometry g{};
-    g.tile_m = kRowsPerWarpgroup * c.consumers;
+    g.tile_m = kRowsPerWarpgroup * row_groups;
     g.slab_columns = kSlabBytes / elem_bytes(c.elem);
     g.slabs = ceil_div(c.head_dim, g.slab_columns);
-    g.q_warpgroup = g.slabs * kRowsPerWarpgroup * kSlabBytes;
+    g.q_rows = g.slabs * kRowsPerWarpgroup * kSlabBytes;
+    g.q_tile = g.q_rows * row_groups;
     g.kv_slab = c.tile_n * kSlabBytes;
     g.kv_block = g.slabs * g.kv_slab;
+    g.rings = split ? c.consumers : 1;
     g.o_slab = kRowsPerWarpgroup * kSlabBytes;
     g.o_slabs = ceil_div(c.head_dim * elem_bytes(c.out), kSlabBytes);
-    // full and empty of: q per warpgroup and slot, k and v per stage, job slots.
-    const i32 fixed = 2 * c.stages * g.kv_block + kJobSlots * kJobBytes + (4 * c.consumers + 4 * c.stages + 2 * kJobSlots) * 8;
-    const i32 free = kSharedLimit - fixed - c.consumers * g.q_warpgroup;
-    g.q_slots = free >= c.consumers * (g.q_warpgroup + g.o_slabs * g.o_slab) ? 2 : 1;
-    g.o_staged = clamp_high((free - (g.q_slots - 1) * c.consumers * g.q_warpgroup) / (c.consumers * g.o_slab), g.o_slabs);
+    g.merge_bytes = split ? 128 * 4 * (c.head_dim / 2 + 4) : 0;
+    const i32 kv_bytes = g.rings * c.stages * g.kv_block;
+    const i32 merges = split ? c.consumers - 1 : 0;
+    // full and empty of: q per warpgroup and slot, k and v per ring and stage, job slots, merges.
+    const i32 most_barriers = 2 * (2 * row_groups + 2 * g.rings * c.stages + kJobSlots + merges);
+    const i32 free = kSharedLimit - 2 * kv_bytes - merges * g.merge_bytes - kJobSlots * kJobBytes - most_barriers * 8 - g.q_tile;
+    g.q_slots = free >= g.q_tile + row_groups * g.o_slabs * g.o_slab ? 2 : 1;
+    g.o_staged = clamp_high((free - (g.q_slots - 1) * g.q_tile) / (row_groups * g.o_slab), g.o_slabs);
     g.q = 0;
-    g.k = g.q + g.q_slots * c.consumers * g.q_warpgroup;
-    g.v = g.k + c.stages * g.kv_block;
-    g.o = g.v + c.stages * g.kv_block;
-    g.jobs = g.o + c.consumers * g.o_staged * g.o_slab;
+    g.k = g.q + g.q_slots * g.q_tile;
+    g.v = g.k + kv_bytes;
+    g.o = g.v + kv_bytes;
+    g.merge = g.o + row_groups * g.o_staged * g.o_slab;
+    g.jobs = g.merge + merges * g.merge_bytes;
     g.barriers = g.jobs + kJobSlots * kJobBytes;
-    g.total = g.barriers + (2 * g.q_slots * c.consumers + 4 * c.stages + 2 * kJobSlots) * 8;
+    g.total = g.barriers + 2 * (g.q_slots * row_groups + 2 * g.rings * c.stages + kJobSlots + merges) * 8;
     g.threads = 128 * (c.consumers + 1);
     return g;
 }

@@ -10,36 +10,13 @@ constexpr KernelConfig candidate(i32 head_dim, Mask mask, i32 tile_n, i32 stages
 }
 
 constexpr KernelConfig kTuningTable[] = {
-    candidate(128, Mask::causal, 128, 2, 2, true, true),
-    candidate(128, Mask::causal, 128, 2, 2, false, false),
     candidate(128, Mask::causal, 128, 2, 2, false, true),
-    candidate(128, Mask::causal, 128, 3, 2, true, true),
-    candidate(128, Mask::causal, 112, 2, 2, true, true),
     candidate(128, Mask::causal, 160, 2, 2, true, true),
-    candidate(128, Mask::causal, 176, 2, 2, true, true),
-    candidate(128, Mask::causal, 64, 4, 2, true, true),
-    candidate(128, Mask::causal, 64, 3, 3, false, true),
-    candidate(128, Mask::causal, 80, 2, 3, true, true),
-    candidate(128, Mask::full, 128, 2, 2, true, false),
-    candidate(128, Mask::full, 128, 2, 2, false, false),
-    candidate(128, Mask::full, 128, 3, 2, true, false),
     candidate(128, Mask::full, 160, 2, 2, true, false),
-    candidate(128, Mask::full, 176, 2, 2, false, false),
-    candidate(128, Mask::full, 176, 2, 2, true, true),
-    candidate(128, Mask::full, 80, 2, 3, true, false),
-    candidate(64, Mask::causal, 128, 3, 3, true, true),
-    candidate(64, Mask::causal, 128, 3, 3, false, true),
-    candidate(64, Mask::causal, 128, 4, 2, true, true),
     candidate(64, Mask::causal, 192, 2, 2, true, true),
-    candidate(64, Mask::causal, 96, 4, 3, true, true),
-    candidate(64, Mask::full, 128, 3, 3, false, false),
     candidate(64, Mask::full, 192, 2, 2, true, false),
-    candidate(64, Mask::full, 128, 4, 2, true, false),
     candidate(256, Mask::causal, 64, 2, 2, true, true),
-    candidate(256, Mask::causal, 80, 2, 2, false, true),
-    candidate(256, Mask::full, 80, 2, 2, false, false),
     candidate(256, Mask::full, 64, 2, 2, true, false),
-    candidate(256, Mask::full, 80, 2, 2, true, false),
 };
 constexpr i32 kTuningRows = sizeof(kTuningTable) / sizeof(kTuningTable[0]);
 

@@ -1,170 +1,22 @@
-// A consumer warpgroup: 64 query rows against a stream of KV blocks, each job's last block first. While the softmax of a block runs on the
-// ordinary units, the tensor core multiplies the block before's P by V (FlashAttention-3, algorithm 2). The stream does not stop between jobs:
-// the next job's first Q K^T runs beside this job's last P V, and its softmax before this job's epilogue. See SCHEDULE.md.
+// A consumer warpgroup of the main family: 64 query rows of each job against all its KV blocks, last block first. The stream does not stop
+// between jobs: the next job's first Q K^T runs beside this job's last P V, and its softmax before this job's epilogue. See SCHEDULE.md.
 #pragma once
 
-#include "prefill/epilogue.cuh"
-#include "prefill/mask.cuh"
-#include "prefill/shared.cuh"
-#include "prefill/softmax.cuh"
-#include "sm90/wgmma.cuh"
-#include "tile/descriptor.cuh"
-#include "tile/fragment.cuh"
+#include "prefill/mainloop.cuh"
 
 namespace hopfill {
 
 template <KernelConfig C>
-struct Consumer {
-    static constexpr Geometry kGeometry = geometry(C);
-    static constexpr i32 kN = C.tile_n;
-    static constexpr i32 kD = C.head_dim;
+struct Consumer : Mainloop<C> {
+    using Base = Mainloop<C>;
+    using Base::k, Base::v, Base::q, Base::shared, Base::params, Base::warpgroup, Base::kN, Base::kD;
+    using Base::wait_turn, Base::pass_turn, Base::release, Base::multiply_qk, Base::multiply_pv, Base::step, Base::zero, Base::first_key;
+    using Base::next_job, Base::finish_job, Base::finish_sums, Base::first_block, Base::release_q;
 
-    const PrefillParams& params;
-    Shared<C> shared;
-    u32 warpgroup;
-    Ring<C.stages> k, v;
-    Ring<kJobSlots> jobs;
-    Ring<kGeometry.q_slots> q;
-
-    HOPFILL_INLINE Consumer(const PrefillParams& p, Shared<C> s, u32 w)
-        : params(p), shared(s), warpgroup(w), k(s.k_full(), s.k_empty()), v(s.v_full(), s.v_empty()), jobs(s.job_full(), s.job_empty()),
-          q(s.q_full(w), s.q_empty(w)) {}
-
-    HOPFILL_INLINE static bool warp_leader() { return sm90::lane_index() == 0; }
-
-    // s = Q K^T of the block in k's current slot: issued, not awaited.
-    HOPFILL_INLINE void multiply_qk(float (&s)[kN / 2]) {
-        // A vote's result is known to be uniform; q.slot, carried through the job loop, is not, and each wgmma would then wait for two moves between
-        // register files (8% at long lengths on an H100).
-        const bool second = kGeometry.q_slots > 1 && sm90::vote_any(q.slot != 0);
-        const u64 a = k_major_descriptor(shared.q(warpgroup, 0)) + (second ? descriptor_offset(C.consumers * kGeometry.q_warpgroup) : 0);
-        const u64 b = k_major_descriptor(shared.k(k.slot));
-#pragma unroll
-        for (i32 d = 0; d < kD / 16; ++d) {
-            const u32 inside = d % 4 * 32;
-            sm90::wgmma_ss<kN, C.elem>(s, a + descriptor_offset(d / 4 * kRowsPerWarpgroup * kSlabBytes + inside),
-                                       b + descriptor_offset(d / 4 * kGeometry.kv_slab + inside), d != 0);
-        }
-        sm90::wgmma_commit();
-    }
-
-    // o += P V of the block in v's current slot: issued, not awaited.
-    HOPFILL_INLINE void multiply_pv(float (&o)[kD / 2], const u32 (&p)[kN / 16][4]) {
-        const u64 b = mn_major_descriptor(shared.v(v.slot), kGeometry.kv_slab);
-#pragma unroll
-        for (i32 n = 0; n < kN / 16; ++n)
-            sm90::wgmma_rs<kD, C.elem, sm90::Major::mn>(o, p[n], b + descriptor_offset(n * 2 * kAtomBytes), true);
-        sm90::wgmma_commit();
-    }
-
-    template <i32 Slots>
-    HOPFILL_INLINE static void release(Ring<Slots>& ring) {
-        if (warp_leader()) ring.release();
-        ring.advance();
-    }
-
-    HOPFILL_INLINE void wait_turn() const {
-        if constexpr (C.pingpong) sm90::named_barrier_sync(kTurn + warpgroup, 256);
-    }
-    HOPFILL_INLINE void pass_turn() const {
-        if constexpr (C.pingpong) sm90::named_barrier_arrive(kTurn + (warpgroup + 1 == C.consumers ? 0 : warpgroup + 1), 256);
-    }
-
-    HOPFILL_INLINE static void zero(float (&o)[kD / 2]) {
-#pragma unroll
-        for (i32 i = 0; i < kD / 2; ++i) o[i] = 0.0f;
-    }
-
-    // Key of this thread's first column in block n.
-    HOPFILL_INLINE static i32 first_key(i32 n) { return n * kN + fragment_column(sm90::thread_index()); }
-
-    // One KV block inside a job: Q K^T of block n beside P V of block n + 1.
-    template <bool Masked>
-    HOPFILL_INLINE void step(float (&o)[kD / 2], u32 (&p)[kN / 16][4], Softmax& softmax, i32 n, const i32 (&limit)[2]) {
-        float s[kN / 2];
-        k.wait_full();
-        wait_turn();
-        sm90::wgmma_fence();
-        multiply_qk(s);
-        v.wait_full();
-        sm90::wgmma_fence();
-        multiply_pv(o, p);
-        pass_turn();
-        sm90::wgmma_wait<1>();
-        sm90::pin_registers(s);
-        release(k);
-        if constexpr (Masked) mask_block<C>(s, first_key(n), limit);
-        float rescale[2];
-        softmax.step<kN>(s, params.scale_log2, rescale);
-        sm90::wgmma_wait<0>();
-        sm90::pin_registers(o);
-        release(v);
-        pack_fragments<C.elem, kN>(s, p);
-        // Where no row of the warp found a new maximum the factors are exactly 1. The branch pays from hd128 on (9% at hd256, 1.5% at hd128 and
-        // 16k keys on an H100); at hd64 the multiplications hide behind the exponentials and the branch costs 5%.
-        if (kD < 128 || sm90::vote_any(rescale[0] != 1.0f || rescale[1] != 1.0f)) {
-#pragma unroll
-            for (i32 i = 0; i < kD / 2; ++i) o[i] *= rescale[fragment_half(i)];
-        }
-    }
-
-    // Keys that this thread's two rows of a job see.
-    HOPFILL_INLINE void row_limits(const Job* job, i32 (&limit)[2]) const {
-        const i32 row = sm90::load_shared(&job->row0) + warpgroup * kRowsPerWarpgroup + fragment_row(sm90::thread_index());
-        const i32 q_len = sm90::load_shared(&job->q_len), kv_len = sm90::load_shared(&job->kv_len);
-        limit[0] = visible_keys<C>(row, q_len, kv_len);
-        limit[1] = visible_keys<C>(row + 8, q_len, kv_len);
-    }
-
-    // Waits for the next job, its slot in `slot`; false when there is none.
-    HOPFILL_INLINE bool next_job(u32& slot) {
-        jobs.wait_full();
-        slot = jobs.slot;
-        jobs.advance();
-        return sm90::load_shared(&shared.job(slot)->blocks) != kNoMoreJobs;
-    }
-
-    // The output rows of a job whose products are complete; then its slot may be used again.
-    HOPFILL_INLINE void finish_job(u32 slot, const float (&o)[kD / 2], const float (&inverse)[2]) {
-        const Job* at = shared.job(slot);
-        Job job;
-        job.head = sm90::load_shared(&at->head);
-        job.sequence = sm90::load_shared(&at->sequence);
-        job.row0 = sm90::load_shared(&at->row0);
-        job.q_len = sm90::load_shared(&at->q_len);
-        job.q_start = sm90::load_shared(&at->q_start);
-        sm90::sync_warp();
-        if (warp_leader()) sm90::mbarrier_arrive(jobs.empty + slot);
-        store_output<C>(params, job, warpgroup, shared.o(warpgroup), o, inverse);
-    }
-
-    // The sums of a job whose last softmax step is done: writes the LSE, returns what its outputs are to be multiplied with.
-    HOPFILL_INLINE void finish_sums(u32 slot, Softmax& softmax, float (&inverse)[2]) const {
-        float lse[2];
-        softmax.finish(inverse, lse);
-        store_lse<C>(params, shared.job(slot), warpgroup, lse);
-    }
-
-    // The first block of all: nothing to overlap with.
-    HOPFILL_INLINE void first_block(u32 slot, u32 (&p)[kN / 16][4], Softmax& softmax, i32 (&limit)[2], i32& n) {
-        float s[kN / 2];
-        q.wait_full();
-        k.wait_full();
-        wait_turn();
-        sm90::wgmma_fence();
-        multiply_qk(s);
-        pass_turn();
-        open_job(slot, limit, n);
-        sm90::wgmma_wait<0>();
-        sm90::pin_registers(s);
-        release(k);
-        mask_block<C>(s, first_key(n), limit);
-        softmax.start<kN>(s, params.scale_log2);
-        pack_fragments<C.elem, kN>(s, p);
-    }
+    HOPFILL_INLINE Consumer(const PrefillParams& p, Shared<C> s, u32 w) : Base(p, s, w, w, 0) {}
 
     HOPFILL_INLINE void open_job(u32 slot, i32 (&limit)[2], i32& n) const {
-        row_limits(shared.job(slot), limit);
+        this->row_limits(shared.job(slot), limit);
         n = sm90::load_shared(&shared.job(slot)->blocks) - 1;
     }
 
@@ -180,18 +32,18 @@ struct Consumer {
             Softmax softmax;
             i32 limit[2], n;
             zero(o);
-            first_block(slot, p, softmax, limit, n);
+            open_job(slot, limit, n);
+            first_block(n, p, softmax, limit);
 #pragma unroll 1
             for (;;) {
                 const i32 unmasked = sm90::load_shared(&shared.job(slot)->unmasked);
                 --n;
 #pragma unroll 1
-                for (; n >= unmasked; --n) step<true>(o, p, softmax, n, limit);
+                for (; n >= unmasked; --n) this->template step<true>(o, p, softmax, n, limit);
 #pragma unroll 1
-                for (; n >= 0; --n) step<false>(o, p, softmax, n, limit);
+                for (; n >= 0; --n) this->template step<false>(o, p, softmax, n, limit);
                 // Every Q K^T of this job is complete.
-                if (warp_leader()) q.release();
-                q.advance();
+                release_q();
 
                 u32 following;
                 if (!next_job(following)) break;
@@ -212,7 +64,7 @@ struct Consumer {
                 sm90::pin_registers(s);
                 release(k);
                 mask_block<C>(s, first_key(n), limit);
-                softmax.start<kN>(s, params.scale_log2);
+                softmax.template start<kN>(s, params.scale_log2);
                 sm90::wgmma_wait<0>();
                 sm90::pin_registers(o);
                 release(v);

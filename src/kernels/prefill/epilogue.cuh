@@ -11,13 +11,13 @@
 namespace hopfill {
 
 template <KernelConfig C>
-HOPFILL_INLINE void store_lse(const PrefillParams& p, const Job* job, u32 warpgroup, const float (&lse)[2]) {
+HOPFILL_INLINE void store_lse(const PrefillParams& p, const Job* job, u32 row_group, const float (&lse)[2]) {
     const u32 thread = sm90::thread_index() % 128;
     if (p.lse == nullptr || thread % 4 != 0) return;
     const i32 head = sm90::load_shared(&job->head);
     const i64 line = C.packed ? static_cast<i64>(head) * p.total_q + sm90::load_shared(&job->q_start)
                               : (static_cast<i64>(sm90::load_shared(&job->sequence)) * p.heads + head) * p.seqlen_q;
-    const i32 row = sm90::load_shared(&job->row0) + warpgroup * kRowsPerWarpgroup + fragment_row(thread);
+    const i32 row = sm90::load_shared(&job->row0) + row_group * kRowsPerWarpgroup + fragment_row(thread);
     const i32 q_len = sm90::load_shared(&job->q_len);
     if (row < q_len) sm90::store_global(p.lse + line + row, lse[0]);
     if (row + 8 < q_len) sm90::store_global(p.lse + line + row + 8, lse[1]);
@@ -43,25 +43,25 @@ HOPFILL_INLINE void stage_slabs(u8* to, const float (&o)[C.head_dim / 2], const 
 
 // A warpgroup's rows to global memory. The staging slots are free once the storing thread's earlier groups have read them.
 template <KernelConfig C>
-HOPFILL_INLINE void store_output(const PrefillParams& p, const Job& job, u32 warpgroup, u8* staging, const float (&o)[C.head_dim / 2],
+HOPFILL_INLINE void store_output(const PrefillParams& p, const Job& job, u32 row_group, u8* staging, const float (&o)[C.head_dim / 2],
                                  const float (&inverse)[2]) {
     constexpr Geometry kGeometry = geometry(C);
     constexpr i32 kColumns = kSlabBytes / elem_bytes(C.out);
     const bool storer = sm90::thread_index() % 128 == 0;
     const RowCoord at = row_coord<C>(job.sequence, job.q_start, job.q_len);
-    const i32 row = at.row + job.row0 + static_cast<i32>(warpgroup) * kRowsPerWarpgroup;
+    const i32 row = at.row + job.row0 + static_cast<i32>(row_group) * kRowsPerWarpgroup;
 #pragma unroll
     for (i32 first = 0; first < kGeometry.o_slabs; first += kGeometry.o_staged) {
         if (storer) sm90::tma_store_wait_read<0>();
-        sm90::named_barrier_sync(kEpilogue + warpgroup, 128);
+        sm90::named_barrier_sync(kEpilogue + row_group, 128);
         stage_slabs<C>(staging, o, inverse, first);
         sm90::fence_async_shared();
-        sm90::named_barrier_sync(kEpilogue + warpgroup, 128);
+        sm90::named_barrier_sync(kEpilogue + row_group, 128);
         if (storer) {
 #pragma unroll
             for (i32 s = 0; s < kGeometry.o_staged; ++s)
                 if (first + s < kGeometry.o_slabs)
-                    sm90::tma_store(&p.o, staging + s * kGeometry.o_slab, {(first + s) * kColumns, job.head, row, at.c3, at.c4});
+                    sm90::tma_store(&p.o, staging + s * kGeometry.o_slab, {(first + s) * kColumns, job.head, row, at.c3, kWrap<C>});
             sm90::tma_store_commit();
         }
     }

@@ -12,28 +12,26 @@ template <KernelConfig C>
 struct JobSource {
     const PrefillParams& params;
     u32 next;
+    u32 drawn = 0;
 
     HOPFILL_INLINE explicit JobSource(const PrefillParams& p) : params(p), next(sm90::block_index()) {}
 
-    HOPFILL_INLINE void draw() {
-        if constexpr (C.dynamic) {
-            u32 drawn = 0;
-            if (sm90::lane_index() == 0) drawn = sm90::atomic_add(params.work_counter, 1u);
-            next = sm90::grid_size() + sm90::shuffle_from(drawn, 0u);
-        } else {
-            next += sm90::grid_size();
-        }
+    // One wave needs no counter: no block has a second job.
+    HOPFILL_INLINE bool counting() const { return C.dynamic && static_cast<u32>(params.jobs) > sm90::grid_size(); }
+
+    // Asks for the next number; nothing waits for the answer until finish_draw().
+    HOPFILL_INLINE void start_draw() {
+        if (counting() && sm90::lane_index() == 0) drawn = sm90::atomic_add(params.work_counter, 1u);
     }
+    HOPFILL_INLINE void finish_draw() { next = counting() ? sm90::grid_size() + sm90::shuffle_from(drawn, 0u) : next + sm90::grid_size(); }
 
     // After a block has drawn its last job it never touches the first word again, so the last block to say so may reset both.
     HOPFILL_INLINE void finish() const {
-        if constexpr (C.dynamic) {
-            if (sm90::lane_index() == 0) {
-                sm90::fence_device();
-                if (sm90::atomic_add(params.work_counter + 1, 1u) + 1 == sm90::grid_size()) {
-                    sm90::store_global(params.work_counter, 0u);
-                    sm90::store_global(params.work_counter + 1, 0u);
-                }
+        if (counting() && sm90::lane_index() == 0) {
+            sm90::fence_device();
+            if (sm90::atomic_add(params.work_counter + 1, 1u) + 1 == sm90::grid_size()) {
+                sm90::store_global(params.work_counter, 0u);
+                sm90::store_global(params.work_counter + 1, 0u);
             }
         }
     }

@@ -31,68 +31,85 @@ enum NamedBarrier : u32 {
 template <KernelConfig C>
 struct Shared {
     static constexpr Geometry kGeometry = geometry(C);
+    static constexpr bool kSplit = C.family == Family::prefill_short;
+    static constexpr i32 kRowGroups = kSplit ? 1 : C.consumers;
     u8* base;
 
-    HOPFILL_INLINE u8* q(u32 warpgroup, u32 slot) const {
-        return base + kGeometry.q + (slot * C.consumers + warpgroup) * kGeometry.q_warpgroup;
-    }
-    HOPFILL_INLINE u8* o(u32 warpgroup) const { return base + kGeometry.o + warpgroup * kGeometry.o_staged * kGeometry.o_slab; }
-    HOPFILL_INLINE u8* k(u32 stage) const { return base + kGeometry.k + stage * kGeometry.kv_block; }
-    HOPFILL_INLINE u8* v(u32 stage) const { return base + kGeometry.v + stage * kGeometry.kv_block; }
+    // Tiles; `ring` is 0 but for prefill_short, where each warpgroup has its own.
+    HOPFILL_INLINE u8* q(u32 row_group, u32 slot) const { return base + kGeometry.q + slot * kGeometry.q_tile + row_group * kGeometry.q_rows; }
+    HOPFILL_INLINE u8* o(u32 row_group) const { return base + kGeometry.o + row_group * kGeometry.o_staged * kGeometry.o_slab; }
+    HOPFILL_INLINE u8* k(u32 ring, u32 stage) const { return base + kGeometry.k + (ring * C.stages + stage) * kGeometry.kv_block; }
+    HOPFILL_INLINE u8* v(u32 ring, u32 stage) const { return base + kGeometry.v + (ring * C.stages + stage) * kGeometry.kv_block; }
     HOPFILL_INLINE Job* job(u32 slot) const { return reinterpret_cast<Job*>(base + kGeometry.jobs + slot * kJobBytes); }
+    HOPFILL_INLINE float* merge(u32 warpgroup) const {
+        return reinterpret_cast<float*>(base + kGeometry.merge + (warpgroup - 1) * kGeometry.merge_bytes);
+    }
 
-    // barrier          arrivals of a phase                                        waits
-    // q_full[w][i]     producer lane (+ bytes)                                    warpgroup w
-    // q_empty[w][i]    4: lane 0 of each warp of warpgroup w, once the job's      producer
-    //                  last Q K^T is complete
-    // k_full[s]        producer lane (+ bytes)                                    all consumers
-    // k_empty[s]       4 * consumers: lane 0 of each consumer warp                producer
+    // barrier        arrivals of a phase                                               waits
+    // q_full[w][i]   producer lane (+ bytes)                                           warpgroup w; prefill_short: all consumers
+    // q_empty[w][i]  lane 0 of each warp that reads the rows (4, or 4 * consumers      producer
+    //                in prefill_short), once its last Q K^T of the job is complete
+    // k_full[s]      producer lane (+ bytes)                                           all consumers; prefill_short: the ring's warpgroup
+    // k_empty[s]     lane 0 of each consumer warp (4 * consumers; prefill_short: 4)    producer
     // v_full, v_empty  as k
-    // job_full[j]      producer lane                                              all consumers
-    // job_empty[j]     4 * consumers: lane 0 of each consumer warp                producer
+    // job_full[j]    producer lane                                                     all consumers
+    // job_empty[j]   4 * consumers: lane 0 of each consumer warp                       producer
+    // merge_full[w]  4: lane 0 of each warp of warpgroup w, its partial result written   warpgroup 0 (prefill_short)
+    // merge_empty[w] 4: lane 0 of each warp of warpgroup 0, having read it             warpgroup w
     HOPFILL_INLINE u64* barrier(i32 i) const { return reinterpret_cast<u64*>(base + kGeometry.barriers) + i; }
     HOPFILL_INLINE u64* q_full(u32 w) const { return barrier(w * 2 * kGeometry.q_slots); }
     HOPFILL_INLINE u64* q_empty(u32 w) const { return barrier(w * 2 * kGeometry.q_slots + kGeometry.q_slots); }
-    static constexpr i32 kKv = 2 * kGeometry.q_slots * C.consumers;
-    HOPFILL_INLINE u64* k_full() const { return barrier(kKv); }
-    HOPFILL_INLINE u64* k_empty() const { return barrier(kKv + C.stages); }
-    HOPFILL_INLINE u64* v_full() const { return barrier(kKv + 2 * C.stages); }
-    HOPFILL_INLINE u64* v_empty() const { return barrier(kKv + 3 * C.stages); }
-    HOPFILL_INLINE u64* job_full() const { return barrier(kKv + 4 * C.stages); }
-    HOPFILL_INLINE u64* job_empty() const { return barrier(kKv + 4 * C.stages + kJobSlots); }
+    static constexpr i32 kKv = 2 * kGeometry.q_slots * kRowGroups;
+    HOPFILL_INLINE u64* k_full(u32 ring) const { return barrier(kKv + ring * 4 * C.stages); }
+    HOPFILL_INLINE u64* k_empty(u32 ring) const { return k_full(ring) + C.stages; }
+    HOPFILL_INLINE u64* v_full(u32 ring) const { return k_full(ring) + 2 * C.stages; }
+    HOPFILL_INLINE u64* v_empty(u32 ring) const { return k_full(ring) + 3 * C.stages; }
+    static constexpr i32 kJobs = kKv + kGeometry.rings * 4 * C.stages;
+    HOPFILL_INLINE u64* job_full() const { return barrier(kJobs); }
+    HOPFILL_INLINE u64* job_empty() const { return barrier(kJobs + kJobSlots); }
+    HOPFILL_INLINE u64* merge_full(u32 warpgroup) const { return barrier(kJobs + 2 * kJobSlots + 2 * (warpgroup - 1)); }
+    HOPFILL_INLINE u64* merge_empty(u32 warpgroup) const { return merge_full(warpgroup) + 1; }
 
     // One thread, before the block's first barrier.
     HOPFILL_INLINE void init_barriers() const {
-        for (i32 w = 0; w < C.consumers; ++w) {
-            for (i32 i = 0; i < kGeometry.q_slots; ++i) {
-                sm90::mbarrier_init(q_full(w) + i, 1);
-                sm90::mbarrier_init(q_empty(w) + i, 4);
+        for (i32 w = 0; w < kRowGroups; ++w) init_ring(q_full(w), kGeometry.q_slots, kSplit ? 4 * C.consumers : 4);
+        for (i32 r = 0; r < kGeometry.rings; ++r) {
+            init_ring(k_full(r), C.stages, kSplit ? 4 : 4 * C.consumers);
+            init_ring(v_full(r), C.stages, kSplit ? 4 : 4 * C.consumers);
+        }
+        init_ring(job_full(), kJobSlots, 4 * C.consumers);
+        if constexpr (kSplit) {
+            for (i32 w = 1; w < C.consumers; ++w) {
+                sm90::mbarrier_init(merge_full(w), 4);
+                sm90::mbarrier_init(merge_empty(w), 4);
             }
         }
-        for (i32 s = 0; s < C.stages; ++s) {
-            sm90::mbarrier_init(k_full() + s, 1);
-            sm90::mbarrier_init(k_empty() + s, 4 * C.consumers);
-            sm90::mbarrier_init(v_full() + s, 1);
-            sm90::mbarrier_init(v_empty() + s, 4 * C.consumers);
-        }
-        for (i32 j = 0; j < kJobSlots; ++j) {
-            sm90::mbarrier_init(job_full() + j, 1);
-            sm90::mbarrier_init(job_empty() + j, 4 * C.consumers);
-        }
         sm90::fence_mbarrier_init();
+    }
+
+private:
+    // `slots` full barriers, each of one arrival, then as many empty ones.
+    HOPFILL_INLINE static void init_ring(u64* full, i32 slots, u32 readers) {
+        for (i32 i = 0; i < slots; ++i) {
+            sm90::mbarrier_init(full + i, 1);
+            sm90::mbarrier_init(full + slots + i, readers);
+        }
     }
 };
 
 // TMA coordinates of a [.., head_dim] tensor: dense {column, head, row, sequence, 0}; packed as plan/tensor_map.h describes.
 struct RowCoord {
-    i32 row, c3, c4;
+    i32 row, c3;
 };
+template <KernelConfig C>
+constexpr i32 kWrap = C.packed ? 1 << 30 : 0;
+
 template <KernelConfig C>
 HOPFILL_INLINE RowCoord row_coord(i32 sequence, i32 start, i32 len) {
     if constexpr (C.packed)
-        return {(1 << 30) - len, start + len, 1 << 30};
+        return {(1 << 30) - len, start + len};
     else
-        return {0, sequence, 0};
+        return {0, sequence};
 }
 
 }  // namespace hopfill

@@ -61,6 +61,13 @@ template <class T>
 HOPFILL_INLINE void store_shared(T* p, T v) {
     *static_cast<volatile T*>(p) = v;
 }
+// Sixteen bytes at once; the address is a multiple of 16.
+HOPFILL_INLINE void store_shared4(float* p, float a, float b, float c, float d) {
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};\n" ::"r"(shared_address(p)), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
+}
+HOPFILL_INLINE void load_shared4(const float* p, float (&v)[4]) {
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];\n" : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3]) : "r"(shared_address(p)) : "memory");
+}
 template <class T>
 HOPFILL_INLINE T load_global(const T* p) {
     return __ldg(p);
