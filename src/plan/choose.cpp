@@ -118,12 +118,11 @@ namespace {
 // Kernels that compute the problem, the best first, by rules measured on an H100 (bench/results).
 bool better(const KernelConfig& a, const KernelConfig& b, const AttentionProblem& p, const DeviceInfo& device) {
     if (a.family != b.family) {
-        // The short family spreads 64-row jobs over one wave; past about one and a half waves (two at hd64) the main family's larger tiles win.
+        // The short family gives each SM one job of 64 rows; past one wave the main family's larger tiles win.
         const std::int64_t jobs = (p.packed ? p.tokens_q / 64 + p.batch : (p.max_seqlen_q + 63) / 64 * p.batch) * p.heads;
-        const bool small = jobs * 2 <= (p.head_dim <= 64 ? 4 : 3) * device.num_sms;
-        return (a.family == Family::prefill_short) == small;
+        return (a.family == Family::prefill_short) == (jobs <= device.num_sms);
     }
-    return (a.consumers > b.consumers) == (p.max_seqlen_kv >= 2048);
+    return (a.consumers > b.consumers) == (p.max_seqlen_kv >= (p.causal ? 2048 : 512));
 }
 
 }  // namespace

@@ -19,11 +19,14 @@ struct JobSource {
     // One wave needs no counter: no block has a second job.
     HOPFILL_INLINE bool counting() const { return C.dynamic && static_cast<u32>(params.jobs) > sm90::grid_size(); }
 
-    // Asks for the next number; nothing waits for the answer until finish_draw().
+    // The leader lane asks for the next number; nothing waits for the answer until finish_draw(). Asked for too early, a block with a long job
+    // takes another one that an idle block should have had.
     HOPFILL_INLINE void start_draw() {
-        if (counting() && sm90::lane_index() == 0) drawn = sm90::atomic_add(params.work_counter, 1u);
+        if (counting()) drawn = sm90::atomic_add(params.work_counter, 1u);
     }
-    HOPFILL_INLINE void finish_draw() { next = counting() ? sm90::grid_size() + sm90::shuffle_from(drawn, 0u) : next + sm90::grid_size(); }
+    HOPFILL_INLINE void finish_draw(bool leader) {
+        next = counting() ? sm90::grid_size() + sm90::shuffle_from(drawn, sm90::count_trailing_zeros(sm90::ballot(leader))) : next + sm90::grid_size();
+    }
 
     // After a block has drawn its last job it never touches the first word again, so the last block to say so may reset both.
     HOPFILL_INLINE void finish() const {

@@ -115,16 +115,17 @@ struct StreamProducer : Producer<C> {
     // The whole warp, after it.
     HOPFILL_INLINE void run() {
         while (some) {
-            source.start_draw();
             if (leader) {
                 for (i32 n = blocks.last; n > blocks.first; --n) {
+                    if (n == blocks.first + 1) source.start_draw();
                     load_k(blocks, n - 1);
                     load_v(blocks, n);
                 }
+                if (blocks.last == blocks.first) source.start_draw();
             }
             const Blocks before = blocks;
             sm90::sync_warp();
-            source.finish_draw();
+            source.finish_draw(leader);
             some = this->decode(source.next, job, blocks);
             if (leader) {
                 if (some) open();

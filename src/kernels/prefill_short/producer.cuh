@@ -37,7 +37,6 @@ struct SplitProducer : Producer<C> {
     // The whole warp, after it. Warpgroup w takes blocks last - w, last - w - 2, ...
     HOPFILL_INLINE void run() {
         while (some) {
-            source.start_draw();
             if (leader) {
                 for (i32 n = blocks.last; n >= blocks.first; n -= 2) {
                     if (n != blocks.last) {
@@ -47,9 +46,10 @@ struct SplitProducer : Producer<C> {
                     load_v(0, n);
                     load_v(1, n - 1);
                 }
+                source.start_draw();
             }
             sm90::sync_warp();
-            source.finish_draw();
+            source.finish_draw(leader);
             some = this->decode(source.next, job, blocks);
             if (some && leader) open();
         }
