@@ -138,7 +138,7 @@ bool check_kernel(const BenchProblem& b, const Candidate& c, bool programmatic, 
     GpuTarget target(c.variant, programmatic);
     double used = 0;
     for (const check::Case& small : b.small_cases()) {
-        watch(fmt::format("check of {}: {}", c.name, check::to_string(small)), std::chrono::seconds(60));
+        target.label(fmt::format("check of {}: {}", c.name, check::to_string(small)));
         const check::Outcome outcome = check::run_case(small, target);
         used = std::max(used, outcome.o.used);
         if (outcome.status == check::Outcome::Status::passed) continue;

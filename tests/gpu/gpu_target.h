@@ -1,11 +1,15 @@
 // hopfill::check on the GPU: the library's own path, or one kernel that the planner would perhaps not choose.
 #pragma once
 
+#include <string>
+#include <utility>
+
 #include "cuda/backend.h"
 #include "cuda/launch.h"
 #include "cuda/memory.h"
 #include "hopfill/check.h"
 #include "plan/launch.h"
+#include "watchdog.h"
 
 namespace hopfill::gpu {
 
@@ -21,7 +25,24 @@ public:
     Result<void> download(void* to, const void* from, std::size_t bytes) override { return cuda::download(to, from, bytes); }
 
     Result<void> run(const AttentionProblem& problem, const AttentionTensors& tensors, const AttentionOptions& options, std::uint64_t) override {
+        watch(label_, std::chrono::seconds(30));
+        const auto done = run_watched(problem, tensors, options);
+        stop_watching();
+        return done;
+    }
+
+    // What the watchdog says when a run does not end.
+    void label(std::string text) { label_ = std::move(text); }
+    // The kernel of the last run that left the choice to the planner.
+    [[nodiscard]] const std::string& kernel() const { return kernel_; }
+
+private:
+    Result<void> run_watched(const AttentionProblem& problem, const AttentionTensors& tensors, const AttentionOptions& options) {
         if (variant_ < 0) {
+            if (const auto info = cuda::current_device()) {
+                const auto chosen = planner::choose(problem, *info);
+                kernel_ = chosen ? chosen->kernel : "";
+            }
             if (auto r = attention(tensors, options); !r) return r;
             return cuda::synchronize(nullptr);
         }
@@ -35,7 +56,7 @@ public:
         return cuda::synchronize(nullptr);
     }
 
-private:
+    std::string label_ = "a launch", kernel_;
     int variant_;
     bool programmatic_;
 };

@@ -3,10 +3,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <condition_variable>
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
+#include <map>
 #include <mutex>
-#include <optional>
 #include <thread>
 #include <utility>
 
@@ -15,28 +16,30 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+struct Step {
+    Clock::time_point deadline;
+    std::string name;
+};
+
 struct Watchdog {
     std::mutex mutex;
-    std::condition_variable changed;
-    std::optional<Clock::time_point> deadline;
-    std::string step;
+    std::map<std::thread::id, Step> steps;  // one a thread
     std::function<void(const std::string&)> action;
 
     Watchdog() {
-        std::thread([this] { wait(); }).detach();
+        std::thread([this] {
+            for (;; std::this_thread::sleep_for(std::chrono::milliseconds(200))) look();
+        }).detach();
     }
 
-    void wait() {
-        std::unique_lock lock(mutex);
-        for (;;) {
-            if (!deadline) {
-                changed.wait(lock);
-            } else if (changed.wait_until(lock, *deadline) == std::cv_status::timeout && deadline && Clock::now() >= *deadline) {
-                fmt::print(stderr, "\nwatchdog: stuck in: {}\n", step);
-                if (action) action(step);
-                std::fflush(nullptr);
-                _exit(124);
-            }
+    void look() {
+        std::lock_guard lock(mutex);
+        for (const auto& [thread, step] : steps) {
+            if (Clock::now() < step.deadline) continue;
+            fmt::print(stderr, "\nwatchdog: stuck in: {}\n", step.name);
+            if (action) action(step.name);
+            std::fflush(nullptr);
+            _exit(124);
         }
     }
 };
@@ -46,18 +49,18 @@ Watchdog& watchdog() {
     return *w;
 }
 
-void set(std::optional<Clock::time_point> deadline, std::string step) {
-    Watchdog& w = watchdog();
-    std::lock_guard lock(w.mutex);
-    w.deadline = deadline;
-    w.step = std::move(step);
-    w.changed.notify_one();
-}
-
 }  // namespace
 
-void watch(std::string step, std::chrono::seconds limit) { set(Clock::now() + limit, std::move(step)); }
-void stop_watching() { set(std::nullopt, {}); }
+void watch(std::string step, std::chrono::seconds limit) {
+    static const char* patience = std::getenv("HOPFILL_PATIENCE");
+    if (patience != nullptr) limit *= std::max(1, std::atoi(patience));
+    std::lock_guard lock(watchdog().mutex);
+    watchdog().steps[std::this_thread::get_id()] = {Clock::now() + limit, std::move(step)};
+}
+void stop_watching() {
+    std::lock_guard lock(watchdog().mutex);
+    watchdog().steps.erase(std::this_thread::get_id());
+}
 void on_expiry(std::function<void(const std::string&)> action) {
     std::lock_guard lock(watchdog().mutex);
     watchdog().action = std::move(action);

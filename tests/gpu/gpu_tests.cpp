@@ -1,0 +1,362 @@
+// hopfill_gpu_tests: correctness on a real GPU, judged by hopfill::check; skips where there is none.
+//   HOPFILL_EVIDENCE_OUT   folder for the evidence/<key>.json of kernels that passed
+//   HOPFILL_EVIDENCE       folder of recorded evidence, whose outputs are computed again
+//   HOPFILL_GRID_LIMIT     run only this many cases of the grid, spread over it (and write no evidence)
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <map>
+#include <mutex>
+#include <numeric>
+#include <thread>
+
+#include "bench_problem.h"
+#include "cuda/digest.h"
+#include "cuda/timing.h"
+#include "evidence.h"
+#include "gpu_target.h"
+#include "watchdog.h"
+
+namespace hopfill::gpu {
+namespace {
+
+constexpr std::size_t kRecordedOutputs = 12;
+
+std::string variable(const char* name) {
+    const char* value = std::getenv(name);
+    return value != nullptr ? value : "";
+}
+
+class Gpu : public testing::Test {
+protected:
+    void SetUp() override {
+        watch("opening the GPU", std::chrono::seconds(60));
+        auto found = cuda::current_device();
+        stop_watching();
+        if (!found) GTEST_SKIP() << "no GPU to test on: " << found.error().text();
+        if (found->sm_major != 9 || found->sm_minor != 0) GTEST_SKIP() << "the GPU is no Hopper: " << found->name;
+        device = *found;
+    }
+    void TearDown() override { stop_watching(); }
+    DeviceInfo device;
+};
+
+std::string sha256(const std::vector<std::byte>& bytes) {
+    return cuda::sha256_hex({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+}
+
+std::string today() {
+    const std::time_t now = std::time(nullptr);
+    char text[16];
+    std::strftime(text, sizeof(text), "%Y-%m-%d", std::gmtime(&now));
+    return text;
+}
+
+// The grid, and ragged batches for every head dimension class, dtype and mask, so that no kernel goes without.
+std::vector<check::Case> all_cases() {
+    std::vector<check::Case> cases = check::evidence_grid();
+    std::uint64_t seed = 5000;
+    for (std::int64_t head_dim : {64, 96, 128, 192, 256})
+        for (DType dtype : {DType::bf16, DType::f16})
+            for (bool causal : {false, true})
+                for (std::int64_t long_kv : {0, 1}) {
+                    check::Case c;
+                    c.dtype = c.out_dtype = dtype;
+                    c.head_dim = head_dim;
+                    c.causal = causal;
+                    c.packed = true;
+                    c.heads = 8;
+                    c.kv_heads = 2;
+                    c.q_lens = {511, 0, 1, 700, 64, 129, 33};
+                    c.kv_lens = long_kv != 0 ? std::vector<std::int64_t>{3000, 5, 2500, 0, 64, 100, 2049} : c.q_lens;
+                    c.tail = 100 * long_kv;
+                    c.nan = causal ? 0 : seed;
+                    c.seed = seed++;
+                    cases.push_back(c);
+                }
+    return cases;
+}
+
+double work(const check::Case& c) {
+    double pairs = 0;
+    for (std::size_t i = 0; i < c.q_lens.size(); ++i) pairs += static_cast<double>(c.q_lens[i]) * static_cast<double>(c.kv_lens[i] + 1000);
+    return pairs * static_cast<double>(c.heads * c.head_dim);
+}
+
+struct Record {
+    check::Case c;
+    std::string kernel;
+    check::Outcome outcome;
+};
+
+// Runs cases on all cores of the host, the longest first: building and judging take longer than the GPU.
+std::vector<Record> run_all(const std::vector<check::Case>& cases) {
+    std::vector<Record> records(cases.size());
+    std::vector<std::size_t> order(cases.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::stable_sort(order, std::greater<>(), [&](std::size_t i) { return work(cases[i]); });
+    std::atomic<std::size_t> next = 0;
+    const auto worker = [&] {
+        for (std::size_t i = next++; i < order.size(); i = next++) {
+            Record& r = records[order[i]];
+            r.c = cases[order[i]];
+            GpuTarget target;
+            target.label(check::to_string(r.c));
+            r.outcome = check::run_case(r.c, target, {1, true, 1});
+            r.kernel = target.kernel();
+            // The digest in the output's place: outputs would take gigabytes.
+            const std::string digest = sha256(r.outcome.output);
+            r.outcome.output.assign(reinterpret_cast<const std::byte*>(digest.data()), reinterpret_cast<const std::byte*>(digest.data()) + digest.size());
+        }
+    };
+    std::vector<std::thread> workers;
+    for (unsigned i = 0; i < std::max(1u, std::thread::hardware_concurrency()); ++i) workers.emplace_back(worker);
+    for (std::thread& w : workers) w.join();
+    return records;
+}
+
+std::string digest_of(const Record& r) { return {reinterpret_cast<const char*>(r.outcome.output.data()), r.outcome.output.size()}; }
+
+// Launches a small problem again and again, comparing o and lse each time.
+Result<int> same_bits(int variant, const DeviceInfo& device, const std::string& text, int launches) {
+    const auto b = parse_problem(text);
+    if (!b) return b.error();
+    BenchTensors memory;
+    const auto tensors = memory.make(*b);
+    if (!tensors) return tensors.error();
+    const auto plan = variant < 0 ? planner::choose(b->problem, device) : planner::plan_variant(b->problem, device, variant);
+    if (!plan) return plan.error();
+    const auto spec = planner::make_launch(*plan, *tensors);
+    if (!spec) return spec.error();
+    std::vector<char> first(static_cast<std::size_t>(2 * tensors->o.elements())), now(first.size());
+    for (int i = 0; i < launches; ++i) {
+        if (auto r = cuda::launch(*spec, nullptr); !r) return r.error();
+        if (auto r = cuda::download(i == 0 ? first.data() : now.data(), tensors->o.data, first.size()); !r) return r.error();
+        if (i > 0 && std::memcmp(first.data(), now.data(), first.size()) != 0) return i;
+    }
+    return launches;
+}
+
+TEST_F(Gpu, EvidenceGrid) {
+    std::vector<check::Case> cases = all_cases();
+    const std::string limit = variable("HOPFILL_GRID_LIMIT");
+    if (!limit.empty()) {
+        const std::size_t keep = std::max<std::size_t>(1, static_cast<std::size_t>(std::atoi(limit.c_str()))), step = std::max<std::size_t>(1, cases.size() / keep);
+        std::vector<check::Case> fewer;
+        for (std::size_t i = 0; i < cases.size(); i += step) fewer.push_back(cases[i]);
+        cases = std::move(fewer);
+    }
+    const std::vector<Record> records = run_all(cases);
+    std::map<std::string, Evidence> by_kernel;
+    std::map<std::string, int> failures;
+    int passed = 0, failed = 0, skipped = 0;
+    for (const Record& r : records) {
+        if (r.outcome.status == check::Outcome::Status::skipped) {
+            ++skipped;
+            continue;
+        }
+        if (r.outcome.status == check::Outcome::Status::failed) {
+            ++failed;
+            ++failures[r.kernel];
+            if (failed <= 40) ADD_FAILURE() << r.kernel << ": " << check::to_string(r.c) << ": " << r.outcome.text;
+            continue;
+        }
+        ++passed;
+        Evidence& e = by_kernel[r.kernel];
+        ++e.cases;
+        e.worst = std::max({e.worst, r.outcome.o.used, r.outcome.lse.used});
+        if (e.outputs.size() < kRecordedOutputs) e.outputs.push_back({check::to_string(r.c), digest_of(r)});
+    }
+    fmt::print("grid: {} passed, {} failed, {} skipped\n", passed, failed, skipped);
+    EXPECT_EQ(skipped, 0);
+    const std::string folder = variable("HOPFILL_EVIDENCE_OUT");
+    for (const KernelInfo& k : cuda::catalogue()) {
+        auto found = by_kernel.find(k.name);
+        if (found == by_kernel.end()) {
+            EXPECT_TRUE(!limit.empty() || failures.contains(k.name)) << "no case of the grid runs " << k.name;
+            continue;
+        }
+        Evidence& e = found->second;
+        fmt::print("  {:46} {:>4} passed, {:>3} failed, worst {:.2f} of the tolerance\n", k.name, e.cases, failures[k.name], e.worst);
+        if (failures[k.name] > 0 || !limit.empty() || folder.empty()) continue;
+        e.key = k.key;
+        e.kernel = k.name;
+        e.gpu = device.name;
+        e.driver = cuda::versions().driver;
+        e.date = today();
+        const auto& table = planner::kernel_table();
+        const auto config = std::ranges::find_if(table, [&](const KernelConfig& c) { return planner::kernel_name(c) == k.name; });
+        ASSERT_NE(config, table.end()) << k.name;
+        const std::string text = fmt::format("{} d{} h4/2 {}{}", config->elem == Elem::f16 ? "f16" : "bf16", config->head_dim,
+                                             config->packed ? "len=300,5,130" : "s300 b2", config->mask == Mask::causal ? " causal" : "");
+        watch("same bits of " + k.name, std::chrono::seconds(60));
+        const auto same = same_bits(static_cast<int>(config - table.begin()), device, text, 1000);
+        ASSERT_TRUE(same) << same.error().text();
+        EXPECT_EQ(*same, 1000) << k.name << " changed its output at launch " << *same;
+        e.same_bits_launches = *same;
+        EXPECT_TRUE(write_evidence(folder, e)) << folder << " cannot be written";
+    }
+}
+
+TEST_F(Gpu, RecordedOutputsComeAgain) {
+    const std::string folder = variable("HOPFILL_EVIDENCE");
+    if (folder.empty()) GTEST_SKIP() << "HOPFILL_EVIDENCE is not set";
+    std::map<std::string, std::string> kernel_of_key;
+    for (const KernelInfo& k : cuda::catalogue()) kernel_of_key[k.key] = k.name;
+    int kernels = 0, other = 0;
+    std::vector<check::Case> cases;
+    std::vector<std::pair<std::string, std::string>> wanted;  // kernel, digest
+    for (const Evidence& e : read_evidence(folder)) {
+        const auto kernel = kernel_of_key.find(e.key);
+        if (kernel == kernel_of_key.end()) {
+            ++other;
+            continue;
+        }
+        ++kernels;
+        for (const RecordedOutput& o : e.outputs) {
+            const auto c = check::parse_case(o.text);
+            ASSERT_TRUE(c) << e.key << ": " << o.text;
+            cases.push_back(*c);
+            wanted.emplace_back(kernel->second, o.sha256);
+        }
+    }
+    const std::vector<Record> records = run_all(cases);
+    int same = 0;
+    for (std::size_t i = 0; i < records.size(); ++i) {
+        if (records[i].kernel != wanted[i].first) continue;  // the planner chooses another kernel for this case by now
+        EXPECT_EQ(records[i].outcome.status, check::Outcome::Status::passed) << check::to_string(records[i].c) << ": " << records[i].outcome.text;
+        EXPECT_EQ(digest_of(records[i]), wanted[i].second) << wanted[i].first << ": " << check::to_string(records[i].c);
+        ++same;
+    }
+    fmt::print("evidence of {} kernels of this build, {} outputs computed again; {} files are of other builds; {} kernels\n", kernels, same, other,
+               kernel_of_key.size());
+}
+
+TEST_F(Gpu, TenThousandLaunchesSameBits) {
+    for (const char* text : {"bf16 d128 h16/4 s512 causal", "bf16 d128 h16/4 s512", "bf16 d64 h16 s512 causal", "f16 d256 h16/2 s512 causal",
+                             "bf16 d128 h16/2 len=100,7,400,300 causal", "f16 d64 h16/16 len=100,7,400,300"}) {
+        watch(fmt::format("10,000 launches of {}", text), std::chrono::seconds(120));
+        const auto same = same_bits(-1, device, text, 10000);
+        ASSERT_TRUE(same) << same.error().text();
+        EXPECT_EQ(*same, 10000) << text << ": the output changed at launch " << *same;
+    }
+}
+
+// For compute-sanitizer, under which everything is slow.
+TEST_F(Gpu, SmallGrid) {
+    std::vector<check::Case> cases;
+    for (std::int64_t head_dim : {64, 72, 128, 256})
+        for (bool packed : {false, true})
+            for (bool causal : {false, true}) {
+                check::Case c;
+                c.head_dim = head_dim;
+                c.causal = causal;
+                c.packed = packed;
+                c.heads = 4;
+                c.kv_heads = 2;
+                c.q_lens = packed ? std::vector<std::int64_t>{130, 0, 65, 1} : std::vector<std::int64_t>{193, 193};
+                c.kv_lens = packed ? std::vector<std::int64_t>{257, 3, 0, 64} : std::vector<std::int64_t>{321, 321};
+                c.seed = 7;
+                cases.push_back(c);
+            }
+    for (const Record& r : run_all(cases))
+        EXPECT_EQ(r.outcome.status, check::Outcome::Status::passed) << check::to_string(r.c) << ": " << r.outcome.text;
+}
+
+// One graph, captured once, serves other lengths: what is in cu_seqlens when it runs counts.
+TEST_F(Gpu, OneGraphServesChangingLengths) {
+    const auto b = parse_problem("bf16 d128 h8/2 len=300,200,100,36 causal lse");
+    ASSERT_TRUE(b);
+    BenchTensors memory;
+    const auto tensors = memory.make(*b);
+    ASSERT_TRUE(tensors) << tensors.error().text();
+    AttentionOptions options;
+    options.causal = true;
+    ASSERT_TRUE(attention(*tensors, options));
+    watch("changing lengths", std::chrono::seconds(60));
+    auto graph = cuda::ReplayTimer::make([&](Stream stream) { return attention(*tensors, options, stream); }, 1);
+    ASSERT_TRUE(graph) << graph.error().text();
+    std::vector<char> replayed(static_cast<std::size_t>(2 * tensors->o.elements())), direct(replayed.size());
+    for (const std::vector<std::int32_t>& sums : {std::vector<std::int32_t>{0, 1, 1, 600, 636}, {0, 0, 0, 0, 636}, {0, 159, 318, 477, 636}, {0, 300, 500, 600, 636}}) {
+        ASSERT_TRUE(cuda::upload(tensors->cu_seqlens_q.data, sums.data(), sums.size() * 4));
+        ASSERT_TRUE(cuda::upload(tensors->cu_seqlens_k.data, sums.data(), sums.size() * 4));
+        const std::vector<char> poison(replayed.size(), '\x7f');
+        ASSERT_TRUE(cuda::upload(tensors->o.data, poison.data(), poison.size()));
+        ASSERT_TRUE(graph->round());
+        ASSERT_TRUE(cuda::download(replayed.data(), tensors->o.data, replayed.size()));
+        ASSERT_TRUE(cuda::upload(tensors->o.data, poison.data(), poison.size()));
+        ASSERT_TRUE(attention(*tensors, options));
+        ASSERT_TRUE(cuda::download(direct.data(), tensors->o.data, direct.size()));
+        EXPECT_EQ(std::memcmp(replayed.data(), direct.data(), direct.size()), 0) << "lengths " << fmt::format("{}", sums[1]);
+    }
+}
+
+TEST_F(Gpu, ThreadsOnTheirOwnStreams) {
+    watch("threads", std::chrono::seconds(120));
+    const auto cu = cuda::driver();
+    ASSERT_TRUE(cu);
+    std::atomic<int> wrong = 0;
+    const auto worker = [&](int index) {
+        const auto b = parse_problem(fmt::format("bf16 d{} h16/4 s{} causal", index % 2 == 0 ? 128 : 64, 400 + 100 * index));
+        BenchTensors memory;
+        const auto tensors = memory.make(*b);
+        cuda::CUstream stream = nullptr;
+        if (!tensors || (*cu)->cuStreamCreate(&stream, cuda::CU_STREAM_NON_BLOCKING) != 0) {
+            ++wrong;
+            return;
+        }
+        AttentionOptions options;
+        options.causal = true;
+        std::vector<char> first(static_cast<std::size_t>(2 * tensors->o.elements())), now(first.size());
+        for (int i = 0; i < 200; ++i) {
+            const bool done = attention(*tensors, options, stream) && cuda::synchronize(stream) &&
+                              cuda::download(i == 0 ? first.data() : now.data(), tensors->o.data, first.size());
+            if (!done || (i > 0 && std::memcmp(first.data(), now.data(), first.size()) != 0)) ++wrong;
+        }
+        (*cu)->cuStreamDestroy(stream);
+    };
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; ++i) threads.emplace_back(worker, i);
+    for (std::thread& t : threads) t.join();
+    EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(Gpu, LaunchCostsTheHostLittle) {
+    const auto b = parse_problem("bf16 d128 h8 s512 causal");
+    BenchTensors memory;
+    const auto tensors = memory.make(*b);
+    ASSERT_TRUE(tensors) << tensors.error().text();
+    const auto plan = planner::choose(b->problem, device);
+    ASSERT_TRUE(plan) << plan.error().text();
+    const auto spec = planner::make_launch(*plan, *tensors);
+    ASSERT_TRUE(spec) << spec.error().text();
+    const auto timing = cuda::time_launch(*spec, 5);
+    ASSERT_TRUE(timing) << timing.error().text();
+    fmt::print("launch() takes {:.2f} us of the host's time; the kernel {:.2f} us\n", timing->host_us, timing->us);
+    RecordProperty("host_us", fmt::format("{:.2f}", timing->host_us));
+    EXPECT_LT(timing->host_us, 20);  // about 3 us on a quiet machine
+}
+
+TEST_F(Gpu, DriverRefusalsNameTheTensor) {
+    const auto b = parse_problem("bf16 d128 h8 s512");
+    BenchTensors memory;
+    const auto tensors = memory.make(*b);
+    ASSERT_TRUE(tensors);
+    const auto plan = planner::choose(b->problem, device);
+    ASSERT_TRUE(plan);
+    auto spec = planner::make_launch(*plan, *tensors);
+    ASSERT_TRUE(spec);
+    spec->k.stride[1] += 8;
+    const auto refused = cuda::launch(*spec, nullptr);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().argument, "k");
+    EXPECT_EQ(refused.error().code, Code::device);
+}
+
+}  // namespace
+}  // namespace hopfill::gpu
