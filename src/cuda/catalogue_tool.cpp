@@ -82,6 +82,8 @@ void compile_missing(const std::vector<Job>& missing, const DiskCache& cache, un
                 fmt::print(stderr, "{}\n", image.error().text());
             else if (!cache.store(missing[i].key, *image))
                 fmt::print(stderr, "{}: cannot write {}\n", missing[i].name, cache.file(missing[i].key).string());
+            else
+                DiskCache(default_cache_folder()).store(missing[i].key, *image);
         }
         std::fflush(nullptr);
         _exit(0);
@@ -141,6 +143,7 @@ int run(const Arguments& a) {
         fs::create_directories(scratch);
     }
     const DiskCache cache(a.cache.empty() ? scratch : a.cache);
+    const DiskCache users(default_cache_folder());
     std::vector<Job> jobs, missing;
     const std::regex only(a.only);
     for (const KernelConfig& config : a.table == "shipped" ? planner::kernel_table() : planner::tuning_table()) {
@@ -151,7 +154,10 @@ int run(const Arguments& a) {
             return 3;
         }
         jobs.push_back({config, planner::kernel_name(config), cache_key(*program, **compiler)});
-        if (!cache.load(jobs.back().key)) missing.push_back(jobs.back());
+        const std::string& key = jobs.back().key;
+        if (cache.load(key)) continue;
+        // Another build tree of this user may have compiled it.
+        if (const auto image = users.load(key); !image || !cache.store(key, *image)) missing.push_back(jobs.back());
     }
     compile_missing(missing, cache, a.jobs);
 
