@@ -12,13 +12,13 @@ QUERY = "clocks.sm,power.draw,temperature.gpu"
 
 
 class GpuLog:
-    """Samples five times a second; summary(since) says what was seen since then, or {} where nvidia-smi is missing."""
+    """Samples twice a second; summary(since) says what was seen since then, or {} where nvidia-smi is missing."""
 
     def __init__(self) -> None:
         self.samples: list[tuple[float, float, float, float]] = []
         self.process = None
         if shutil.which("nvidia-smi"):
-            command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits", "-i", "0", "-lms", "200"]
+            command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits", "-i", "0", "-lms", "500"]
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             threading.Thread(target=self._read, daemon=True).start()
 

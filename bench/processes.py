@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -90,7 +91,8 @@ class Process:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a kernel that never ends holds its process until the driver gives up
+            self.process.wait(10)
 
     def close(self) -> None:
         self.process.stdin.close()

@@ -103,8 +103,8 @@ def main(argv: list[str]) -> int:
     bench = Bench(points, settings)
     try:
         bench.start()
-        for name, reason in sorted(bench.failed.items()):
-            progress.say(f"{name}: {reason}")
+        for reason in sorted(set(bench.failed.values())):
+            progress.say(f"{', '.join(sorted(n for n, r in bench.failed.items() if r == reason))}: {reason}")
         if not bench.gpu:
             progress.close()
             print("bench: nothing can be timed: PyTorch with CUDA and a GPU are needed (`hopfill bench` times the CPU backend)", file=sys.stderr)
