@@ -1,11 +1,11 @@
-// A launch of the planner's, run on host memory.
+// The planner's kernels, found by their configs.
 #include "emulator/backend.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
-#include "emulator/emulate.h"
 #include "emulator/instances.h"
 
 namespace hopfill::emulator {
@@ -25,18 +25,6 @@ KernelFunction find_kernel(const KernelConfig& config) {
     return kernel_of(static_cast<int>(row - table.begin()), std::make_integer_sequence<int, kParts>());
 }
 
-// Bytes from the base to the end of the last element. Ragged maps do not show how many rows there are: `rows` does.
-std::size_t extent(const TensorMapSpec& s, bool packed, i32 rows) {
-    const std::size_t bytes = static_cast<std::size_t>(elem_bytes(s.elem));
-    std::size_t last = (s.size[0] - 1) * bytes + (s.size[1] - 1) * s.stride[0];
-    if (packed) {
-        if (rows <= 0) return 0;
-        return last + static_cast<std::size_t>(rows - 1) * s.stride[1] + bytes;
-    }
-    for (std::size_t d = 2; d < 5; ++d) last += (s.size[d] - 1) * s.stride[d - 1];
-    return last + bytes;
-}
-
 }  // namespace
 
 Result<Report> run(const planner::LaunchSpec& spec, const Options& options) {
@@ -44,41 +32,6 @@ Result<Report> run(const planner::LaunchSpec& spec, const Options& options) {
     const KernelFunction kernel = find_kernel(spec.config);
     if (kernel == nullptr) return Error{Code::unsupported, "kernel", fmt::format("{} is not compiled into the emulator", planner::kernel_name(spec.config))};
     return run_kernel(spec, kernel, options);
-}
-
-Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options) {
-    PrefillParams params = spec.params;
-    for (const auto& [map, from, name] : {std::tuple{&params.q, &spec.q, "q"}, std::tuple{&params.k, &spec.k, "k"}, std::tuple{&params.v, &spec.v, "v"},
-                                          std::tuple{&params.o, &spec.o, "o"}}) {
-        Result<TensorMap> encoded = encode(*from);
-        if (!encoded) return Error{encoded.error().code, fmt::format("{}.{}", name, encoded.error().argument), encoded.error().message};
-        *map = *encoded;
-    }
-    const bool packed = spec.config.packed;
-    Launch launch{spec.grid, spec.threads, spec.shared_bytes, 0, {}};
-    launch.buffers = {{"q", spec.q.base, extent(spec.q, packed, params.total_q), false},
-                      {"k", spec.k.base, extent(spec.k, packed, params.total_kv), false},
-                      {"v", spec.v.base, extent(spec.v, packed, params.total_kv), false},
-                      {"o", spec.o.base, extent(spec.o, packed, params.total_q), true}};
-    if (params.lse != nullptr) {
-        const std::size_t rows = static_cast<std::size_t>(params.heads) * (packed ? static_cast<std::size_t>(params.total_q)
-                                                                                  : static_cast<std::size_t>(params.batch) * static_cast<std::size_t>(params.seqlen_q));
-        launch.buffers.push_back({"lse", params.lse, rows * sizeof(float), true});
-    }
-    if (packed) {
-        const std::size_t bytes = (static_cast<std::size_t>(params.batch) + 1) * sizeof(i32);
-        launch.buffers.push_back({"cu_seqlens_q", params.cu_seqlens_q, bytes, false});
-        launch.buffers.push_back({"cu_seqlens_k", params.cu_seqlens_k, bytes, false});
-    }
-    u32 counter[2] = {0, 0};
-    if (spec.config.dynamic) {
-        params.work_counter = counter;
-        launch.buffers.push_back({"work_counter", counter, sizeof counter, true});
-    }
-    Report report = emulate(launch, [&] { kernel(params); }, options);
-    if (report.faults.empty() && (counter[0] != 0 || counter[1] != 0))
-        report.faults.push_back({"work-counter", fmt::format("work-counter: {} and {} are left for the next launch, which needs zeros", counter[0], counter[1])});
-    return report;
 }
 
 }  // namespace hopfill::emulator

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <stdexcept>
 
 #include "emulator/formats.h"
 #include "emulator/random.h"
@@ -104,13 +105,13 @@ Workload::~Workload() = default;
 
 std::string Workload::kernel_name() const { return data_->plan->kernel; }
 
-Outcome Workload::run(const emulator::Options& options, emulator::KernelFunction kernel) {
+Outcome Workload::run(const emulator::Options& options, const Runner& runner) {
     Data& d = *data_;
     std::fill(d.o.begin(), d.o.end(), kUnwritten);
     std::fill(d.lse.begin(), d.lse.end(), std::nanf(""));
     Result<planner::LaunchSpec> spec = planner::make_launch(*d.plan, d.tensors(d.o, d.lse));
     if (!spec) return {"error", spec.error().text(), 0};
-    Result<emulator::Report> report = kernel != nullptr ? emulator::run_kernel(*spec, kernel, options) : emulator::run(*spec, options);
+    Result<emulator::Report> report = runner(*spec, options);
     if (!report) return {"error", report.error().text(), 0};
     if (!report->faults.empty()) return {report->faults[0].kind, report->faults[0].text, report->steps};
     for (std::size_t i = 0; i < d.lse.size(); ++i) {

@@ -2,11 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "emulator/instances.h"
+#include "emulator/backend.h"
 #include "plan/launch.h"
 
 namespace hopfill::testing {
@@ -37,8 +38,9 @@ class Workload {
 public:
     Workload(const Case& c, std::uint64_t data_seed);
     ~Workload();
-    // The kernel of the planner's table, or the one given.
-    Outcome run(const emulator::Options& options, emulator::KernelFunction kernel = nullptr);
+    using Runner = std::function<Result<emulator::Report>(const planner::LaunchSpec&, const emulator::Options&)>;
+    // `runner` is emulator::run, or runs another kernel.
+    Outcome run(const emulator::Options& options, const Runner& runner);
     std::string kernel_name() const;
 
 private:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <initializer_list>
 
 #include "emulator/formats.h"
 #include "plan/kernel_config.h"
@@ -56,6 +57,17 @@ HOPFILL_INLINE void store_shared(T* p, T v, Site at = Site::current()) {
     check_value(v, at);
     emulator::shared_write(p, sizeof(T), at);
     *p = v;
+}
+HOPFILL_INLINE void store_shared4(float* p, float a, float b, float c, float d, Site at = Site::current()) {
+    emulator::shared_write(p, 16, at);
+    p[0] = emulator::checked(a, at);
+    p[1] = emulator::checked(b, at);
+    p[2] = emulator::checked(c, at);
+    p[3] = emulator::checked(d, at);
+}
+HOPFILL_INLINE void load_shared4(const float* p, float (&v)[4], Site at = Site::current()) {
+    emulator::shared_read(p, 16, at);
+    for (i32 i = 0; i < 4; ++i) v[i] = p[i];
 }
 template <class T>
 HOPFILL_INLINE T load_global(const T* p, Site at = Site::current()) {

@@ -1,0 +1,146 @@
+// One-instruction kernels, written as the real ones are (no std, no CUDA header), so that NVRTC can compile them for a GPU too.
+#pragma once
+
+#include "plan/kernel_config.h"
+#include "plan/params.h"
+#include "sm90/fence.cuh"
+#include "sm90/math.cuh"
+#include "sm90/mbarrier.cuh"
+#include "sm90/tma.cuh"
+#include "sm90/wgmma.cuh"
+
+namespace hopfill::instructions {
+
+// Bytes of a swizzle's span: 0 (none), 32, 64, 128.
+constexpr u64 layout_bits(i32 span) { return u64(span == 128 ? 1 : span == 64 ? 2 : span == 32 ? 3 : 0) << 62; }
+
+struct WgmmaCase {
+    i32 n;
+    Elem elem;
+    bool b_mn_major;
+    bool a_in_registers;
+    i32 span_a, span_b;
+    // Products along K in one swizzle span (K-major); MN-major operands here are one instruction deep.
+    constexpr i32 steps() const { return b_mn_major || span_b < 64 || span_a < 64 ? 1 : (span_a < span_b ? span_a : span_b) / 32; }
+    constexpr i32 k() const { return 32 / elem_bytes(elem) * steps(); }
+    // Columns of a TMA box: a swizzle span, or the 16 bytes of a core matrix.
+    constexpr i32 columns_a() const { return (span_a == 0 ? 16 : span_a) / elem_bytes(elem); }
+    constexpr i32 columns_b() const { return (span_b == 0 ? 16 : span_b) / elem_bytes(elem); }
+    constexpr i32 width_a() const { return k() < columns_a() ? columns_a() : k(); }        // columns of A in memory
+    constexpr i32 width_b() const {                                                        // and of B, N of them where it is MN-major
+        const i32 w = b_mn_major ? n : k();
+        return ceil_div(w, columns_b()) * columns_b();
+    }
+    constexpr i32 rows_b() const { return b_mn_major ? k() : n; }
+};
+
+struct WgmmaParams {
+    TensorMap a, b;
+    const u32* a_words;  // [128][steps][4]
+    float* d;            // [128][n / 2], the accumulators as they lie; read when accumulating
+    i32 accumulate;
+};
+
+template <WgmmaCase C>
+HOPFILL_KERNEL(128)
+void wgmma_kernel(HOPFILL_GRID_CONSTANT const WgmmaParams p) {
+    constexpr i32 kBoxA = 64 * C.columns_a() * elem_bytes(C.elem), kBoxesA = C.width_a() / C.columns_a();
+    constexpr i32 kBoxB = round_up(C.rows_b() * C.columns_b() * elem_bytes(C.elem), 1024), kBoxesB = C.width_b() / C.columns_b();
+    constexpr i32 kBytesB = C.rows_b() * C.columns_b() * elem_bytes(C.elem);
+    u8* const a = sm90::shared_memory();
+    u8* const b = a + kBoxA * kBoxesA;
+    u64* const bar = reinterpret_cast<u64*>(b + kBoxB * kBoxesB);
+    const u32 thread = sm90::thread_index();
+    if (thread == 0) {
+        sm90::mbarrier_init(bar, 1);
+        sm90::fence_mbarrier_init();
+        sm90::mbarrier_arrive_expect_bytes(bar, kBoxA * kBoxesA + kBytesB * kBoxesB);
+        for (i32 i = 0; i < kBoxesA; ++i) sm90::tma_load(a + i * kBoxA, &p.a, bar, {i * C.columns_a(), 0, 0, 0, 0});
+        for (i32 i = 0; i < kBoxesB; ++i) sm90::tma_load(b + i * kBoxB, &p.b, bar, {i * C.columns_b(), 0, 0, 0, 0});
+    }
+    sm90::sync_block();
+    sm90::mbarrier_wait(bar, 0);
+    float d[C.n / 2];
+    for (i32 i = 0; i < C.n / 2; ++i) d[i] = p.accumulate != 0 ? sm90::load_global(p.d + thread * (C.n / 2) + i) : 0.0f;
+    u32 words[C.steps()][4];
+    for (i32 k = 0; k < C.steps(); ++k)
+        for (i32 i = 0; i < 4; ++i) words[k][i] = C.a_in_registers ? sm90::load_global(p.a_words + (thread * C.steps() + k) * 4 + i) : 0;
+    const auto field = [](u64 bytes, u32 at) { return (bytes >> 4) << at; };
+    // K-major: eight rows of a span follow each other; without a swizzle a core matrix is 128 bytes and the other half of K a box away.
+    const u64 da = layout_bits(C.span_a) | field(sm90::shared_address(a), 0) | field(C.span_a == 0 ? kBoxA : 16, 16) |
+                   field(C.span_a == 0 ? 128 : 8 * C.span_a, 32);
+    u64 db = layout_bits(C.span_b) | field(sm90::shared_address(b), 0);
+    if (!C.b_mn_major)
+        db |= field(C.span_b == 0 ? kBoxB : 16, 16) | field(C.span_b == 0 ? 128 : 8 * C.span_b, 32);
+    else if (C.span_b == 0)
+        db |= field(128, 16) | field(kBoxB, 32);
+    else
+        db |= field(kBoxB, 16) | field(8 * C.span_b, 32);
+    sm90::wgmma_fence();
+#pragma unroll
+    for (i32 k = 0; k < C.steps(); ++k) {
+        constexpr sm90::Major kMajor = C.b_mn_major ? sm90::Major::mn : sm90::Major::k;
+        const bool accumulate = k != 0 || p.accumulate != 0;
+        if constexpr (C.a_in_registers)
+            sm90::wgmma_rs<C.n, C.elem, kMajor>(d, words[k], db + 2 * k, accumulate);
+        else
+            sm90::wgmma_ss<C.n, C.elem, kMajor>(d, da + 2 * k, db + 2 * k, accumulate);
+    }
+    sm90::wgmma_commit();
+    sm90::wgmma_wait<0>();
+    sm90::pin_registers(d);
+    for (i32 i = 0; i < C.n / 2; ++i) sm90::store_global(p.d + thread * (C.n / 2) + i, d[i]);
+}
+
+constexpr i32 wgmma_shared_bytes(const WgmmaCase& c) {
+    return 64 * c.columns_a() * elem_bytes(c.elem) * (c.width_a() / c.columns_a()) +
+           round_up(c.rows_b() * c.columns_b() * elem_bytes(c.elem), 1024) * (c.width_b() / c.columns_b()) + 64;
+}
+
+// TMA: a box in, shared memory as it then lies out as bytes; and back through a store at other coordinates.
+struct TmaParams {
+    TensorMap from, to;
+    u8* bytes;           // what lies in shared memory after the load
+    i32 box_bytes;
+    i32 at[5], put[5];
+};
+
+HOPFILL_KERNEL(128)
+inline void tma_kernel(HOPFILL_GRID_CONSTANT const TmaParams p) {
+    u8* const box = sm90::shared_memory();
+    u64* const bar = reinterpret_cast<u64*>(box + round_up(p.box_bytes, 1024));
+    const u32 thread = sm90::thread_index();
+    if (thread == 0) {
+        sm90::mbarrier_init(bar, 1);
+        sm90::fence_mbarrier_init();
+        sm90::mbarrier_arrive_expect_bytes(bar, p.box_bytes);
+        sm90::tma_load(box, &p.from, bar, {p.at[0], p.at[1], p.at[2], p.at[3], p.at[4]});
+    }
+    sm90::sync_block();
+    sm90::mbarrier_wait(bar, 0);
+    for (i32 i = thread; i < p.box_bytes; i += 128) sm90::store_global(p.bytes + i, sm90::load_shared(box + i));
+    if (thread == 0) {
+        sm90::tma_store(&p.to, box, {p.put[0], p.put[1], p.put[2], p.put[3], p.put[4]});
+        sm90::tma_store_commit();
+        sm90::tma_store_wait<0>();
+    }
+}
+
+// stmatrix: lane l's four words, then the 4 x 128 bytes as they lie.
+struct MatrixParams {
+    const u32* words;  // [32][4]
+    u16* stored;       // [4][8][8]
+};
+
+HOPFILL_KERNEL(32)
+inline void matrix_kernel(HOPFILL_GRID_CONSTANT const MatrixParams p) {
+    u16* const m = reinterpret_cast<u16*>(sm90::shared_memory());
+    const u32 lane = sm90::thread_index();
+    u32 w[4];
+    for (i32 i = 0; i < 4; ++i) w[i] = sm90::load_global(p.words + lane * 4 + i);
+    sm90::store_matrix_x4(m + lane * 8, w[0], w[1], w[2], w[3]);
+    sm90::sync_warp();
+    for (i32 i = 0; i < 8; ++i) sm90::store_global(p.stored + lane * 8 + i, sm90::load_shared(m + lane * 8 + i));
+}
+
+}  // namespace hopfill::instructions

@@ -1,0 +1,62 @@
+// Runs mutated kernels of cheap configs under a few schedules: prints the first fault's kind, "wrong" when the oracle disagrees, or "clean".
+// Compiled by mutants.py, whose include path puts the mutated headers first.
+#include <cstdio>
+#include <cstdlib>
+
+#include "emulator/instances.h"
+#include "plan/kernel_table.h"
+#include "prefill/kernel.cuh"
+#if __has_include("prefill_short/kernel.cuh")
+#include "prefill_short/kernel.cuh"
+#endif
+#include "workload.h"
+
+namespace hopfill {
+namespace {
+
+// The first kernel of the table of a family with this mask and layout: head dimension 64, the cheapest.
+constexpr int find(Family family, Mask mask, bool packed) {
+    for (int i = 0; i < kKernelTable.size; ++i) {
+        const KernelConfig& c = kKernelTable.row[i];
+        if (c.family == family && c.mask == mask && c.packed == packed && c.elem == Elem::bf16) return i;
+    }
+    return -1;
+}
+
+template <int Row>
+void kernel(const PrefillParams& p) {
+    if constexpr (kKernelTable.row[Row].family == Family::prefill)
+        prefill_kernel<kKernelTable.row[Row]>(p);
+    else
+        prefill_short_kernel<kKernelTable.row[Row]>(p);
+}
+
+template <int Row>
+void check(int schedules) {
+    if constexpr (Row >= 0) {
+        testing::Workload work(testing::family_cases()[Row], 1);
+        for (int seed = 0; seed < schedules; ++seed) {
+            emulator::Options options;
+            options.seed = static_cast<u64>(seed);
+            options.max_steps = 3'000'000;
+            const testing::Outcome outcome =
+                work.run(options, [](const planner::LaunchSpec& spec, const emulator::Options& o) { return emulator::run_kernel(spec, kernel<Row>, o); });
+            if (outcome.kind == "clean") continue;
+            std::printf("%s\n%s\n", outcome.kind.c_str(), outcome.text.c_str());
+            std::exit(0);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace hopfill
+
+int main(int argc, char** argv) {
+    using namespace hopfill;
+    const int schedules = argc > 1 ? std::atoi(argv[1]) : 3;
+    check<find(Family::prefill, Mask::causal, true)>(schedules);
+    check<find(Family::prefill, Mask::full, false)>(schedules);
+    check<find(Family::prefill_short, Mask::causal, true)>(schedules);
+    check<find(Family::prefill_short, Mask::full, false)>(schedules);
+    std::printf("clean\n");
+}

@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+"""Plants faults in the kernels, one at a time, and sees that the emulator names each by the right kind (or, for arithmetic on masks and layouts,
+that the oracle disagrees).
+
+    tests/emulated/mutants.py [--build build] [--sample N --seed TEXT] [--schedules N] [--only TEXT]
+
+Every line of src/kernels (but sm90/) and of plan/geometry.h that matches a rule below is a site; each replacement of it is a mutant. Mutants that
+are provably the same program are listed in EQUIVALENT with the proof, printed, and not counted. The last line is `mutants caught: N/N`.
+"""
+
+import argparse
+import concurrent.futures
+import hashlib
+import os
+import pathlib
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LIBRARIES = [
+    "tests/emulated/libhopfill_workload.a",
+    "src/emulator/libhopfill_emulator_core.a",
+    "src/oracle/libhopfill_oracle.a",
+    "src/plan/libhopfill_plan.a",
+]
+
+# What a missing order between threads shows as, depending on which access comes first.
+ORDER = {"read-before-arrival", "overwrite-before-release", "uninitialised-read", "race", "phase-lapped", "barrier-over-arrival"}
+STUCK = {"deadlock", "phase-lapped", "barrier-unfinished"}
+WRONG = {"wrong"}
+
+# name, pattern, replacements, kinds of fault that are right
+RULES = [
+    ("mbarrier wait removed", r"(?<!void )\b[\w.]*wait_(full|empty)\(\);", [""], ORDER | {"exit-in-flight"}),
+    ("mbarrier wait removed", r"sm90::mbarrier_wait\([^;]*\);", [""], ORDER | {"exit-in-flight"}),
+    ("wait phase flipped", r"(mbarrier_wait\([^;]*), ([\w.]*phase)( \^ 1)?\)", [lambda m: f"{m[1]}, {m[2]}{'' if m[3] else ' ^ 1'})"], ORDER | STUCK),
+    ("phase never turns", r"phase \^= 1;", [""], ORDER | STUCK),
+    ("first phase", r"u32 phase = 0;", ["u32 phase = 1;"], ORDER | STUCK),
+    ("slot does not advance", r"\b\w+\.advance\(\);", [""], ORDER | STUCK | {"byte-count"} | WRONG),
+    ("stage release removed", r"(if \([\w>-]*warp_leader\(\)\) )?(this->)?\b\w+\.release\(\);", [""], STUCK),
+    ("stage release removed", r"(?<!void )\b(this->)?release(_q)?\(\w*\);", [""], STUCK | ORDER),
+    ("released by every lane", r"if \([\w>-]*warp_leader\(\)\) (\w+\.release|sm90::mbarrier_arrive)", [lambda m: m[1]], ORDER | STUCK),
+    ("arrival removed", r"(if \([\w>-]*warp_leader\(\)\) )?sm90::mbarrier_arrive\([^;]*\);", [""], STUCK),
+    ("arrival twice", r"(sm90::mbarrier_arrive\(jobs\.full_barrier\(\)\);)", [lambda m: m[1] + " " + m[1]], ORDER | STUCK),
+    ("arrival count", r"(mbarrier_init\([^;]*, )([^,;]*)\);", [lambda m: f"{m[1]}{m[2]} + 1);"], STUCK),
+    ("arrival count", r"(mbarrier_init\([^;]*, )(4[^,;]*)\);", [lambda m: f"{m[1]}{m[2]} - 1);"], ORDER | STUCK),
+    ("named barrier removed", r"sm90::named_barrier_sync\([^;]*\);", [""], ORDER | STUCK | {"barrier-count"}),
+    ("named arrival removed", r"sm90::named_barrier_arrive\([^;]*\);", [""], STUCK),
+    ("named barrier count", r"(named_barrier_sync\([^;]*, )(128|256)\)", [lambda m: f"{m[1]}{m[2]} + 32)"], STUCK | {"barrier-count"}),
+    ("block barrier removed", r"sm90::sync_block\(\);", [""], ORDER | {"barrier-init", "barrier-unfinished", "deadlock"}),
+    ("warp barrier removed", r"sm90::sync_warp\(\);", [""], ORDER | {"divergence"}),
+    ("wgmma_fence removed", r"sm90::wgmma_fence\(\);", [""], {"missing-wgmma-fence"}),
+    ("wgmma_wait removed", r"sm90::wgmma_wait<\d>\(\);", [""], {"register-in-flight", "overwrite-before-release", "exit-in-flight", "missing-wgmma-fence"}),
+    ("wgmma_wait too weak", r"sm90::wgmma_wait<(\d)>\(\);", [lambda m: f"sm90::wgmma_wait<{int(m[1]) + 1}>();"],
+     {"register-in-flight", "overwrite-before-release", "exit-in-flight"}),
+    ("wgmma_commit removed", r"sm90::wgmma_commit\(\);", [""], {"register-in-flight", "exit-in-flight", "overwrite-before-release"}),
+    ("proxy fence removed", r"sm90::fence_async_shared\(\);", [""], {"missing-proxy-fence"}),
+    ("initialisation fence removed", r"sm90::fence_mbarrier_init\(\);", [""], {"barrier-init"}),
+    ("device fence removed", r"sm90::fence_device\(\);", [""], ORDER),
+    ("too few bytes", r"(expect_bytes\([^;]*, )([^,;]*)\);", [lambda m: f"{m[1]}{m[2]} - 128);"], {"byte-count"}),
+    ("too many bytes", r"(expect_bytes\([^;]*, )([^,;]*)\);", [lambda m: f"{m[1]}{m[2]} + 128);"], {"byte-count"}),
+    ("store's wait removed", r"(if \(.*\) )?sm90::tma_store_wait(_read)?<0>\(\);", [""], {"overwrite-before-release", "exit-in-flight"}),
+    ("store's commit removed", r"sm90::tma_store_commit\(\);", [""], {"exit-in-flight", "overwrite-before-release"}),
+    ("too many registers", r"take_registers<([^;]*)>\(\);", [lambda m: f"take_registers<{m[1]} + 24>();"], {"registers"}),
+    ("registers not given", r"sm90::give_registers<[^;]*>\(\);", [""], {"registers"}),
+    ("launch dependency", r"sm90::wait_for_previous_launch\(\);", [""], {"dependency"}),
+    ("swizzle", r"\(row & 7\)", ["(row & 3)", "(row & 6)"], WRONG),
+    ("swizzle mode", r"kSwizzle128 = u64\{1\} << 62", ["kSwizzle128 = u64{2} << 62", "kSwizzle128 = u64{0} << 62"], WRONG | {"shared-out-of-bounds", "uninitialised-read"} | ORDER),
+    ("descriptor stride", r"\(u64\{kAtomBytes >> 4\} << 32\)", ["(u64{kAtomBytes >> 5} << 32)"], WRONG | ORDER | {"shared-out-of-bounds"}),
+    ("mask edge", r"column >= left", ["column > left"], WRONG),
+    ("mask edge", r"row \+ 1 \+ kv_len - q_len", ["row + kv_len - q_len", "row + 2 + kv_len - q_len"], WRONG),
+    ("mask edge", r"visible_keys<C>\(row \+ 8,", ["visible_keys<C>(row,"], WRONG),
+    ("KV range", r"ceil_div\((kv_len|last_sees), c\.tile_n\)", [lambda m: f"({m[1]} / c.tile_n)"], WRONG | STUCK),
+    ("KV range", r"(kv_len|first_sees) / c\.tile_n\}", [lambda m: f"ceil_div({m[1]}, c.tile_n)}}"], WRONG),
+    ("row edge", r"if \(row( \+ 8)? < q_len\)", [lambda m: f"if (row{m[1] or ''} <= q_len)"], WRONG | {"global-out-of-bounds"}),
+]
+
+# (file, part of the line, rule): proof that the mutated program is the same.
+EQUIVALENT = []
+
+
+class Mutant:
+    def __init__(self, file, line, rule, before, after, kinds):
+        self.file, self.line, self.rule, self.before, self.after, self.kinds = file, line, rule, before, after, kinds
+
+    def equivalent(self):
+        for file, part, rule, proof in EQUIVALENT:
+            if str(self.file).endswith(file) and part in self.before and rule == self.rule:
+                return proof
+        return None
+
+    def __str__(self):
+        return f"{self.file}:{self.line}: {self.rule}: {self.before.strip()}  ->  {self.after.strip() or 'nothing'}"
+
+
+def sources():
+    kernels = ROOT / "src" / "kernels"
+    files = [p for p in sorted(kernels.rglob("*.cuh")) if "sm90" not in p.parts]
+    return [(p, p.relative_to(kernels)) for p in files] + [(ROOT / "src/plan/geometry.h", pathlib.Path("plan/geometry.h"))]
+
+
+def find_mutants():
+    found = []
+    for path, relative in sources():
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            code = line.split("//")[0]
+            if re.match(r"\s*(HOPFILL_INLINE )?(static )?(void|bool) \w+\(", code) and "{" not in code:
+                continue
+            # A function's body on one line keeps its head.
+            start = code.find("{") + 1 if re.match(r"\s*HOPFILL_INLINE", code) else 0
+            for rule, pattern, replacements, kinds in RULES:
+                for match in re.finditer(pattern, code[start:]):
+                    for replacement in replacements:
+                        new = replacement(match) if callable(replacement) else replacement
+                        if new == "":
+                            new = "{}" if code[start:start + match.start()].rstrip().endswith((")", "else")) else ""
+                        after = code[:start + match.start()] + new + code[start + match.end():]
+                        found.append(Mutant(relative, number, rule, line, after, kinds))
+    unique = {}
+    for m in found:
+        unique.setdefault((str(m.file), m.line, m.after), m)
+    return list(unique.values())
+
+
+def compiler(build):
+    for line in (build / "CMakeCache.txt").read_text().splitlines():
+        if line.startswith("CMAKE_CXX_COMPILER:"):
+            return line.split("=", 1)[1]
+    return "c++"
+
+
+def run(mutant, build, schedules, cxx):
+    """Compiles the program with the mutant and runs it: the outcome's kind and its text."""
+    with tempfile.TemporaryDirectory(prefix="hopfill-mutant-") as folder:
+        tree = pathlib.Path(folder)
+        for path, relative in sources():
+            (tree / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, tree / relative)
+        if mutant is not None:
+            lines = (tree / mutant.file).read_text().splitlines()
+            lines[mutant.line - 1] = mutant.after
+            (tree / mutant.file).write_text("\n".join(lines) + "\n")
+        program = tree / "mutant"
+        command = [cxx, "-std=c++20", "-O1", "-w", "-ffp-contract=off", f"-I{tree}"]
+        command += [f"-I{ROOT / p}" for p in ("src/emulator", "src", "include", "tests/emulated")]
+        command += [str(ROOT / "tests/emulated/mutant_main.cpp")] + [str(build / p) for p in LIBRARIES] + ["-lboost_context", "-o", str(program)]
+        compiled = subprocess.run(command, capture_output=True, text=True)
+        if compiled.returncode != 0:
+            return "does not compile", compiled.stderr[-2000:]
+        try:
+            done = subprocess.run([str(program), str(schedules)], capture_output=True, text=True, timeout=300)
+        except subprocess.TimeoutExpired:
+            return "timeout", ""
+        if done.returncode != 0:
+            return "crash", f"status {done.returncode} {done.stderr[-500:]}"
+        kind, _, text = done.stdout.partition("\n")
+        return kind, text.strip()
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
+    arguments.add_argument("--sample", type=int, help="only this many, drawn by --seed")
+    arguments.add_argument("--seed", default=None, help="of the sample; default: the commit's hash")
+    arguments.add_argument("--schedules", type=int, default=3)
+    arguments.add_argument("--jobs", type=int, default=os.cpu_count())
+    arguments.add_argument("--only", help="only mutants whose description contains this")
+    arguments.add_argument("--list", action="store_true", help="print the mutants and stop")
+    options = arguments.parse_args()
+
+    everything = find_mutants()
+    equivalent = [m for m in everything if m.equivalent()]
+    mutants = [m for m in everything if not m.equivalent()]
+    if options.only:
+        mutants = [m for m in mutants if options.only in str(m)]
+    if options.list:
+        print("\n".join(map(str, mutants)))
+        return 0
+    if options.sample is not None:
+        seed = options.seed or subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        digest = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "little")
+        mutants = random.Random(digest).sample(mutants, min(options.sample, len(mutants)))
+        print(f"{len(mutants)} of {len(everything) - len(equivalent)} mutants, drawn by {seed}")
+    else:
+        for m in equivalent:
+            print(f"the same program  {m}\n    {m.equivalent()}")
+
+    cxx = compiler(options.build)
+    kind, text = run(None, options.build, options.schedules, cxx)
+    if kind != "clean":
+        print(f"the kernels as they are: {kind}\n{text}")
+        return 1
+    caught = 0
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        for m, (kind, text) in zip(mutants, pool.map(lambda m: run(m, options.build, options.schedules, cxx), mutants)):
+            good = kind in m.kinds
+            caught += good
+            first = text.splitlines()[0] if text else ""
+            print(f"{'caught' if good else 'NOT CAUGHT'}  {m}\n    {kind}{': ' + first.removeprefix(kind + ': ') if first else ''}", flush=True)
+            if not good:
+                print("    expected one of: " + ", ".join(sorted(m.kinds)))
+    print(f"mutants caught: {caught}/{len(mutants)}")
+    return 0 if caught == len(mutants) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
