@@ -14,9 +14,10 @@ std::string shape_text(const TensorView& view) {
 
 TensorView canonical(const TensorView& view) {
     TensorView out = view;
+    const bool empty = view.elements() == 0;
     std::int64_t compact = 1;
     for (std::size_t i = static_cast<std::size_t>(view.rank); i-- > 0;) {
-        if (out.shape[i] <= 1) out.strides[i] = compact;
+        if (empty || out.shape[i] <= 1) out.strides[i] = compact;
         compact = std::max<std::int64_t>(out.shape[i], 1) * out.strides[i];
     }
     return out;
@@ -33,6 +34,7 @@ bool is_contiguous(const TensorView& view) {
 }
 
 bool overlaps_itself(const TensorView& view) {
+    if (view.elements() == 0) return false;
     std::array<std::size_t, 4> order{};  // dimensions of more than one element, from the innermost out
     std::size_t n = 0;
     for (std::size_t i = 0; i < static_cast<std::size_t>(view.rank); ++i) {

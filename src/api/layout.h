@@ -10,7 +10,7 @@ namespace hopfill {
 // "[2, 512, 32, 128]"
 std::string shape_text(const TensorView& view);
 
-// The view with the strides of dimensions that hold at most one index, which mean nothing, replaced by those of a compact layout: so that equal
+// The view with the strides that mean nothing, those of dimensions that hold at most one index and all of an empty tensor's, replaced by those of a compact layout: so that equal
 // layouts compare equal and meet TMA's stride rules.
 TensorView canonical(const TensorView& view);
 
