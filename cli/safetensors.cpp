@@ -99,15 +99,16 @@ Result<StoredTensor> parse_tensor(const std::string& key, const json& tensor, st
 // The format has the tensors fill the data without overlap and without holes.
 Result<void> check_cover(std::vector<StoredTensor>& tensors, std::uint64_t data_start, std::uint64_t file_bytes) {
     std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) { return std::pair(a.offset, a.bytes) < std::pair(b.offset, b.bytes); });
-    std::uint64_t at = data_start;
-    const StoredTensor* before = nullptr;
-    for (const StoredTensor& t : tensors) {
-        if (t.offset < at) return fault(printable(t.name), fmt::format("overlaps {} in the file", before ? printable(before->name) : "the header"));
-        if (t.offset > at) return fault(printable(t.name), fmt::format("begins {} bytes after the tensor before it: the file has a hole", t.offset - at));
-        at = t.offset + t.bytes;
-        before = &t;
+    for (std::size_t i = 1; i < tensors.size(); ++i) {
+        const StoredTensor &before = tensors[i - 1], &t = tensors[i];
+        if (t.offset < before.offset + before.bytes) return fault(printable(t.name), fmt::format("overlaps {} in the file", printable(before.name)));
     }
-    if (at != file_bytes) return fault(before ? printable(before->name) : "", fmt::format("is followed by {} bytes that no tensor owns", file_bytes - at));
+    std::uint64_t at = data_start;
+    for (const StoredTensor& t : tensors) {
+        if (t.offset != at) return fault(printable(t.name), fmt::format("begins {} bytes after the tensor before it: the file has a hole", t.offset - at));
+        at += t.bytes;
+    }
+    if (at != file_bytes) return fault(tensors.empty() ? "" : printable(tensors.back().name), fmt::format("is followed by {} bytes that no tensor owns", file_bytes - at));
     return {};
 }
 

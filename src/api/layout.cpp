@@ -24,6 +24,7 @@ TensorView canonical(const TensorView& view) {
 }
 
 bool is_contiguous(const TensorView& view) {
+    if (view.elements() == 0) return true;
     const TensorView c = canonical(view);
     std::int64_t stride = 1;
     for (std::size_t i = static_cast<std::size_t>(c.rank); i-- > 0;) {

@@ -82,6 +82,9 @@ TEST(Describe, EmptyBatchesAndSequencesAreProblems) {
     EXPECT_TRUE(describe(dense(DType::bf16, {2, 0, 7, 4, 2, 64}), {}));
     EXPECT_TRUE(describe(dense(DType::bf16, {2, 5, 0, 4, 2, 64}), {}));
     EXPECT_TRUE(describe(packed({0}, {0}), {}));
+    Tensors t = dense(DType::bf16, {2, 0, 7, 4, 2, 64});
+    t.lse = t.add(DType::f32, {2, 4, 0});
+    EXPECT_TRUE(describe(t, {}));
 }
 
 struct Spoiled {
