@@ -16,22 +16,26 @@ constexpr int kClasses[] = {64, 96, 128, 192, 256};
 
 Error unsupported(std::string argument, std::string message) { return {Code::unsupported, std::move(argument), std::move(message)}; }
 
-// TMA needs 16-byte strides below 2^40 bytes (cuTensorMapEncodeTiled). Strides of dimensions of one element are never used.
-Result<void> check_strides(const char* name, const Strides& s, std::int64_t batch, std::int64_t seq, std::int64_t heads) {
+// TMA needs 16-byte strides below 2^40 bytes (cuTensorMapEncodeTiled), rows of ragged tensors below 2^35 (plan/tensor_map.h). Strides of empty
+// tensors and of dimensions of one element are never used.
+Result<void> check_strides(const char* name, const Strides& s, bool packed, std::int64_t batch, std::int64_t seq, std::int64_t heads) {
     const struct {
         const char* axis;
         std::int64_t stride, extent;
-    } axes[] = {{"batch", s.batch, batch}, {"seq", s.seq, seq}, {"heads", s.head, heads}};
+        int bits;
+    } axes[] = {{"batch", s.batch, batch, 38}, {"seq", s.seq, seq, packed ? 34 : 38}, {"heads", s.head, heads, 38}};
+    if (batch == 0 || seq == 0) return {};
     for (const auto& a : axes) {
         if (a.extent <= 1) continue;
-        if (a.stride % 8 != 0 || a.stride <= 0 || a.stride >= (std::int64_t{1} << 38))
+        if (a.stride % 8 != 0 || a.stride <= 0 || a.stride >= (std::int64_t{1} << a.bits))
             return unsupported(fmt::format("{}.strides[{}]", name, a.axis),
-                               fmt::format("{} elements; TMA needs a positive multiple of 8 (16 bytes) below 2^38", a.stride));
+                               fmt::format("{} elements; TMA needs a positive multiple of 8 (16 bytes) below 2^{}", a.stride, a.bits));
     }
     return {};
 }
 
 Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
+    if (device.num_sms <= 0) return unsupported("device", fmt::format("{} multiprocessors; at least 1 is needed", device.num_sms));
     if (device.sm_major != 9 || device.sm_minor != 0)
         return unsupported("device", fmt::format("{} has compute capability {}.{}; the sm90 kernels need 9.0 (H100, H200, H20)", device.name, device.sm_major,
                                                  device.sm_minor));
@@ -43,23 +47,24 @@ Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
         return unsupported("q", fmt::format("head_dim {}; multiples of 8 from 8 to 256 are supported", p.head_dim));
     if (p.heads <= 0 || p.kv_heads <= 0 || p.heads % p.kv_heads != 0)
         return Error{Code::invalid_argument, "k", fmt::format("{} kv heads for {} query heads; heads must be a multiple of kv heads", p.kv_heads, p.heads)};
-    if (!(p.scale > 0) || !(p.scale <= 3.0e38))
-        return unsupported("scale", fmt::format("{}; the sm90 kernels need a positive finite scale", p.scale));
+    if (!(p.scale >= 0) || !(p.scale <= 2.0e38)) return unsupported("scale", fmt::format("{}; the sm90 kernels take 0 to 2e38", p.scale));
     const std::int64_t longest = std::int64_t{1} << 30;
     if (p.tokens_q >= longest || p.tokens_kv >= longest || p.batch >= (1 << 20) || p.heads >= (1 << 16))
         return unsupported("q", fmt::format("{} query tokens, {} kv tokens, {} sequences, {} heads; below 2^30 tokens, 2^20 sequences and 2^16 heads are supported",
                                             p.tokens_q, p.tokens_kv, p.batch, p.heads));
     const std::int64_t batch = p.packed ? 1 : p.batch;
     const std::int64_t seq_q = p.packed ? p.tokens_q : p.max_seqlen_q, seq_kv = p.packed ? p.tokens_kv : p.max_seqlen_kv;
-    if (auto r = check_strides("q", p.q, batch, seq_q, p.heads); !r) return r;
-    if (auto r = check_strides("k", p.k, batch, seq_kv, p.kv_heads); !r) return r;
-    if (auto r = check_strides("v", p.v, batch, seq_kv, p.kv_heads); !r) return r;
-    return check_strides("o", p.o, batch, seq_q, p.heads);
+    if (auto r = check_strides("q", p.q, p.packed, batch, seq_q, p.heads); !r) return r;
+    if (auto r = check_strides("k", p.k, p.packed, batch, seq_kv, p.kv_heads); !r) return r;
+    if (auto r = check_strides("v", p.v, p.packed, batch, seq_kv, p.kv_heads); !r) return r;
+    return check_strides("o", p.o, p.packed, batch, seq_q, p.heads);
 }
 
 Elem elem_of(DType t) { return t == DType::f16 ? Elem::f16 : Elem::bf16; }
 
 bool fits(const KernelConfig& c, const AttentionProblem& p) {
+    // The short family, which splits the keys in two, is chosen by the size of the batch, and its bits are not the main family's.
+    if (p.batch_invariant && c.family == Family::prefill_short) return false;
     return c.elem == elem_of(p.dtype) && c.out == elem_of(p.out_dtype) && c.packed == p.packed && (c.mask == Mask::causal) == p.causal &&
            c.head_dim == *std::find_if(std::begin(kClasses), std::end(kClasses), [&](int d) { return d >= p.head_dim; });
 }
@@ -102,7 +107,7 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
     plan.threads = g.threads;
     plan.shared_bytes = g.total;
     // A ragged batch has at most tokens / tile_m full tiles and one partial tile a sequence.
-    const std::int64_t tiles = p.packed ? std::min(p.tokens_q, p.tokens_q / g.tile_m + p.batch) : (p.max_seqlen_q + g.tile_m - 1) / g.tile_m;
+    const std::int64_t tiles = p.batch == 0 ? 0 : p.packed ? std::min(p.tokens_q, p.tokens_q / g.tile_m + p.batch) : (p.max_seqlen_q + g.tile_m - 1) / g.tile_m;
     plan.jobs = tiles * p.heads * (p.packed ? 1 : p.batch);
     if (plan.jobs >= (std::int64_t{1} << 31) - 65536)
         return unsupported("q", fmt::format("{} tiles over all heads; below 2^31 are supported", plan.jobs));

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "plan/geometry.h"
 
@@ -31,14 +32,15 @@ TensorMapSpec spec_of(const TensorView& t, const void* fallback, Elem elem, bool
     const auto extent = [&](std::size_t i) { return static_cast<std::uint64_t>(std::max<std::int64_t>(1, t.shape[i])); };
     TensorMapSpec s;
     s.elem = elem;
-    s.base = t.elements() == 0 ? fallback : t.data;  // never read: no job touches an empty tensor
-    const std::uint64_t row = stride_bytes(t.strides[seq], t.shape[seq], bytes), head = stride_bytes(t.strides[heads], t.shape[heads], bytes);
+    s.base = t.elements() == 0 ? fallback : t.data;  // never read: every coordinate that a job asks of an empty tensor is out of bounds
+    const auto stride = [&](std::size_t i) { return t.elements() == 0 ? 16 : stride_bytes(t.strides[i], t.shape[i], bytes); };
+    const std::uint64_t row = stride(seq), head = stride(heads);
     if (packed) {
         s.size = {extent(dim), extent(heads), kRaggedRows, kRaggedOuter, kRaggedOuter};
         s.stride = {head, row, row, (std::uint64_t{1} << 35) - row};
     } else {
         s.size = {extent(dim), extent(heads), extent(seq), extent(0), 1};
-        s.stride = {head, row, stride_bytes(t.strides[0], t.shape[0], bytes), 16};
+        s.stride = {head, row, stride(0), 16};
     }
     s.box = {static_cast<std::uint32_t>(kSlabBytes / bytes), 1, static_cast<std::uint32_t>(rows), 1, 1};
     return s;
@@ -47,7 +49,8 @@ TensorMapSpec spec_of(const TensorView& t, const void* fallback, Elem elem, bool
 }  // namespace
 
 Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
-    if (plan.variant < 0) return Error{Code::invalid_argument, "plan", "has no sm90 kernel"};
+    if (plan.variant < 0 || plan.variant >= static_cast<int>(kernel_table().size() + tuning_table().size()))
+        return Error{Code::invalid_argument, "plan", fmt::format("variant {} is no sm90 kernel of this version", plan.variant)};
     const AttentionProblem& p = plan.problem;
     for (const auto& [name, view] : {std::pair{"q", &t.q}, std::pair{"k", &t.k}, std::pair{"v", &t.v}, std::pair{"o", &t.o}})
         if (auto r = check_base(name, *view); !r) return r.error();
@@ -63,7 +66,8 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     a.lse = t.lse.present() ? static_cast<float*>(t.lse.data) : nullptr;
     a.cu_seqlens_q = p.packed ? static_cast<const i32*>(t.cu_seqlens_q.data) : nullptr;
     a.cu_seqlens_k = p.packed ? static_cast<const i32*>(t.cu_seqlens_k.data) : nullptr;
-    a.scale_log2 = static_cast<float>(p.scale * kLog2E);
+    // Never 0, which times the -inf of a masked logit is NaN: the smallest normal float leaves logits below 2^100 equal.
+    a.scale_log2 = std::max(static_cast<float>(p.scale * kLog2E), std::numeric_limits<float>::min());
     a.batch = static_cast<i32>(p.batch);
     a.heads = static_cast<i32>(p.heads);
     a.heads_per_kv_head = static_cast<i32>(p.heads / p.kv_heads);

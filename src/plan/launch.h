@@ -41,7 +41,7 @@ Result<Plan> plan_variant(const AttentionProblem& problem, const DeviceInfo& dev
 int shared_bytes(const KernelConfig& config);
 int threads(const KernelConfig& config);
 
-// Lowers a plan onto tensors. Errors name the tensor that disagrees with the plan (shape, dtype, stride, alignment, device).
+// Lowers a plan onto tensors, which must be those of plan.problem (src/api checks that). Errors: a base that is null or not 16-byte aligned.
 Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& tensors);
 
 }  // namespace hopfill::planner
