@@ -38,9 +38,9 @@ struct Nvrtc::Functions {
 
 namespace {
 
-constexpr const char* kSonames[] = {"libnvrtc.so.12", "libnvrtc.so.13"};
+constexpr const char* kSonames[] = {"libnvrtc.so.13", "libnvrtc.so.12"};
 // Where wheels of CUDA 12 and 13 put their libraries, below site-packages.
-constexpr const char* kWheelFolders[] = {"nvidia/cuda_nvrtc/lib", "nvidia/cu13/lib"};
+constexpr const char* kWheelFolders[] = {"nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib"};
 
 // libnvrtc.so.<major> in a folder, by whatever major it is.
 std::vector<std::string> nvrtc_in(const fs::path& folder) {
