@@ -92,13 +92,15 @@ void fill_random(std::span<std::byte> to, DType dtype, std::uint64_t seed) {
                 bits = sign << 7 | rest;
                 break;
             }
-            case DType::i32: break;
+            case DType::i32:
+                break;
         }
         std::memcpy(to.data() + at, &bits, width);  // x86-64 is little-endian
     }
 }
 
-Result<void> GpuTarget::run(const AttentionProblem& problem, const AttentionTensors& tensors, const AttentionOptions& options, std::uint64_t schedule) {
+Result<void> GpuTarget::run(const AttentionProblem& problem, const AttentionTensors& tensors, const AttentionOptions& options,
+                            std::uint64_t schedule) {
     if (auto done = Target::run(problem, tensors, options, schedule); !done) return done;
     return device::synchronize();
 }

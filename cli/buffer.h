@@ -48,7 +48,8 @@ public:
     void release(void* p) override { device::release(p); }
     Result<void> upload(void* to, const void* from, std::size_t bytes) override { return device::upload(to, from, bytes); }
     Result<void> download(void* to, const void* from, std::size_t bytes) override { return device::download(to, from, bytes); }
-    Result<void> run(const AttentionProblem& problem, const AttentionTensors& tensors, const AttentionOptions& options, std::uint64_t schedule) override;
+    Result<void> run(const AttentionProblem& problem, const AttentionTensors& tensors, const AttentionOptions& options,
+                     std::uint64_t schedule) override;
 };
 
 // The target of a backend that is not automatic.

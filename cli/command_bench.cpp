@@ -136,7 +136,8 @@ json row_of(const BenchCase& c, const Result<Measured>& measured, const std::map
 Status run_bench(const Arguments& a) {
     const Backend backend = resolve(a.backend);
     const DType dtype = a.dtype.value_or(DType::bf16);
-    if (a.grids_file.empty() && a.grid != "headline") return report(fault(fmt::format("is needed for the grid \"{}\"; without it there is headline", a.grid)));
+    if (a.grids_file.empty() && a.grid != "headline")
+        return report(fault(fmt::format("is needed for the grid \"{}\"; without it there is headline", a.grid)));
     const Result<std::vector<BenchCase>> cases = a.grids_file.empty() ? headline(dtype) : read_grids(a, dtype);
     if (!cases) return report(cases.error());
     if (cases->empty()) return report(fault(fmt::format("has no {} case of the grid \"{}\" for hopfill", name_of(dtype), a.grid)));

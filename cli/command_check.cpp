@@ -47,7 +47,8 @@ Status run_check(const Arguments& a) {
     if (!summary->worst_case.empty()) {
         fmt::print("worst: {:.3f} of the bound for o, {:.3f} for lse; o in {}\n", summary->worst_o, summary->worst_lse, summary->worst_case);
     }
-    if (summary->skipped > 0) fmt::print("{} skipped: the {} backend says that it does not compute them\n", summary->skipped, name_of(a.options.backend));
+    if (summary->skipped > 0)
+        fmt::print("{} skipped: the {} backend says that it does not compute them\n", summary->skipped, name_of(a.options.backend));
     fmt::print("{} passed, {} failed\n", summary->passed, summary->failed);
     return summary->failed > 0 ? check_failed : done;
 }
@@ -62,8 +63,11 @@ void add_check(CLI::App& app, Status& status) {
     command->add_option("--seed", a->options.seed, "Of the problems")->capture_default_str();
     command->add_option("--first", a->options.first, "Index of the first problem")->capture_default_str()->check(CLI::NonNegativeNumber);
     command->add_option("--cases", a->options.cases, "How many")->capture_default_str()->check(CLI::PositiveNumber);
-    command->add_option("--schedules", a->options.run.schedules, "Emulated: random schedules of each problem")->capture_default_str()->check(CLI::PositiveNumber);
-    command->add_option("--features", a->options.features, fmt::format("\"all\" or a list of {}", fmt::join(check::feature_names(), ",")))->capture_default_str();
+    command->add_option("--schedules", a->options.run.schedules, "Emulated: random schedules of each problem")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+    command->add_option("--features", a->options.features, fmt::format("\"all\" or a list of {}", fmt::join(check::feature_names(), ",")))
+        ->capture_default_str();
     command->add_option("--max-seq", a->options.max_seq, "Longest sequence (default: the backend's)")->check(CLI::PositiveNumber);
     CLI::Option* one = command->add_option("--case", a->one_case, "One problem, as a failure prints it");
     command->add_flag("--grid", a->grid, "The grid that evidence records instead of random problems")->excludes(one);

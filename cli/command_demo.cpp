@@ -86,17 +86,23 @@ json to_json(const Row& row) {
 }
 
 void print(const Row& row) {
-    fmt::print("{:<9}  {:<16}  {:>12.1f}  {:>9.4g}  {:>9.2e}  {:>9.2e}  {}\n", name_of(row.what.backend), title(row.what), row.timing.us, row.tflops, row.outcome.o.max,
-               row.outcome.o.rms, row.outcome.status == check::Outcome::Status::passed ? "yes" : "NO: " + row.outcome.text);
+    fmt::print("{:<9}  {:<16}  {:>12.1f}  {:>9.4g}  {:>9.2e}  {:>9.2e}  {}\n", name_of(row.what.backend), title(row.what), row.timing.us, row.tflops,
+               row.outcome.o.max, row.outcome.o.rms, row.outcome.status == check::Outcome::Status::passed ? "yes" : "NO: " + row.outcome.text);
 }
 
 Status run_demo(bool as_json) {
     const std::vector<DemoCase> cases = cases_of(info().backends);
-    if (!as_json) fmt::print("Llama-2-7B attention: head dimension 128, causal, bf16\n{:<9}  {:<16}  {:>12}  {:>9}  {:>9}  {:>9}  right\n", "backend", "case", "us", "TFLOP/s", "max err", "rms err");
+    if (!as_json)
+        fmt::print("Llama-2-7B attention: head dimension 128, causal, bf16\n{:<9}  {:<16}  {:>12}  {:>9}  {:>9}  {:>9}  right\n", "backend", "case",
+                   "us", "TFLOP/s", "max err", "rms err");
     bool passed = true;
     for (std::size_t i = 0; i < cases.size(); ++i) {
         if (as_json) {
-            fmt::print("{}\n", json{{"event", "step"}, {"done", i}, {"total", cases.size()}, {"text", fmt::format("{} {}", name_of(cases[i].backend), title(cases[i]))}}.dump());
+            fmt::print("{}\n", json{{"event", "step"},
+                                    {"done", i},
+                                    {"total", cases.size()},
+                                    {"text", fmt::format("{} {}", name_of(cases[i].backend), title(cases[i]))}}
+                                   .dump());
             std::fflush(stdout);
         }
         const Result<Row> row = run_case(cases[i]);

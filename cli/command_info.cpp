@@ -11,7 +11,8 @@ namespace {
 using nlohmann::json;
 
 json to_json(const Info& info) {
-    json out = {{"version", info.version}, {"backends", json::array()}, {"gpu", nullptr}, {"driver", info.driver}, {"nvrtc", info.nvrtc}, {"kernels", json::array()}};
+    json out = {{"version", info.version}, {"backends", json::array()}, {"gpu", nullptr},
+                {"driver", info.driver},   {"nvrtc", info.nvrtc},       {"kernels", json::array()}};
     for (const Backend b : info.backends) out["backends"].push_back(name_of(b));
     if (info.gpu) {
         const DeviceInfo& gpu = *info.gpu;

@@ -25,7 +25,8 @@ struct DTypeName {
     DType dtype;
     const char* stored;  // in safetensors
 };
-constexpr std::array<DTypeName, 5> kDTypeNames{{{DType::f32, "F32"}, {DType::f16, "F16"}, {DType::bf16, "BF16"}, {DType::e4m3, "F8_E4M3"}, {DType::i32, "I32"}}};
+constexpr std::array<DTypeName, 5> kDTypeNames{
+    {{DType::f32, "F32"}, {DType::f16, "F16"}, {DType::bf16, "BF16"}, {DType::e4m3, "F8_E4M3"}, {DType::i32, "I32"}}};
 
 const char* stored_name(DType dtype) {
     return std::find_if(kDTypeNames.begin(), kDTypeNames.end(), [dtype](const DTypeName& n) { return n.dtype == dtype; })->stored;
@@ -93,7 +94,8 @@ Result<void> store(const std::string& path, const std::map<std::string, const Lo
     std::vector<TensorToStore> tensors;
     // Widest elements first, so that each tensor is aligned in the file.
     std::vector<std::pair<std::string, const Loaded*>> order(outputs.begin(), outputs.end());
-    std::stable_sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return size_of(a.second->view.dtype) > size_of(b.second->view.dtype); });
+    std::stable_sort(order.begin(), order.end(),
+                     [](const auto& a, const auto& b) { return size_of(a.second->view.dtype) > size_of(b.second->view.dtype); });
     data.reserve(order.size());
     for (const auto& [name, tensor] : order) {
         data.emplace_back(tensor->memory.size());
@@ -141,11 +143,13 @@ Result<void> run(const Arguments& arguments) {
         if (!wanted.at(name)->present()) return fault(name, fmt::format("is not in {}", arguments.input));
     }
     const TensorView& q = tensors.q;
-    if (q.rank != 3 && q.rank != 4) return fault("q", fmt::format("has rank {}; [batch, seq, heads, head_dim] or packed [tokens, heads, head_dim] is needed", q.rank));
+    if (q.rank != 3 && q.rank != 4)
+        return fault("q", fmt::format("has rank {}; [batch, seq, heads, head_dim] or packed [tokens, heads, head_dim] is needed", q.rank));
     const DType out_dtype = arguments.out_dtype.value_or(q.dtype);
     Result<Loaded> o = q.rank == 4 ? make(out_dtype, {q.shape[0], q.shape[1], q.shape[2], q.shape[3]}, device)
                                    : make(out_dtype, {q.shape[0], q.shape[1], q.shape[2]}, device);
-    Result<Loaded> lse = q.rank == 4 ? make(DType::f32, {q.shape[0], q.shape[2], q.shape[1]}, device) : make(DType::f32, {q.shape[1], q.shape[0]}, device);
+    Result<Loaded> lse =
+        q.rank == 4 ? make(DType::f32, {q.shape[0], q.shape[2], q.shape[1]}, device) : make(DType::f32, {q.shape[1], q.shape[0]}, device);
     if (!o) return o.error();
     if (!lse) return lse.error();
     tensors.o = o->view;

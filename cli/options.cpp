@@ -13,9 +13,11 @@ Status status_of(const Error& error) {
         case Code::invalid_argument:
         case Code::unsupported:
         case Code::unavailable:
-        case Code::io: return bad_input;
+        case Code::io:
+            return bad_input;
         case Code::device:
-        case Code::internal: break;
+        case Code::internal:
+            break;
     }
     return internal_fault;
 }

@@ -19,10 +19,24 @@ constexpr std::uint64_t kMaxHeader = 100'000'000;  // the format's own limit
 constexpr std::uint64_t kLengthBytes = 8;
 
 // Sizes in bytes of the format's dtypes. Those of less than a byte are not listed: no tensor here has one.
-constexpr std::array<std::pair<std::string_view, std::uint64_t>, 18> kDTypes{{{"BOOL", 1},    {"U8", 1},      {"I8", 1},      {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1},
-                                                                              {"F8_E4M3FNUZ", 1}, {"F8_E5M2FNUZ", 1}, {"I16", 2}, {"U16", 2}, {"F16", 2},
-                                                                              {"BF16", 2},    {"I32", 4},     {"U32", 4},     {"F32", 4},     {"I64", 8},
-                                                                              {"U64", 8},     {"F64", 8}}};
+constexpr std::array<std::pair<std::string_view, std::uint64_t>, 18> kDTypes{{{"BOOL", 1},
+                                                                              {"U8", 1},
+                                                                              {"I8", 1},
+                                                                              {"F8_E4M3", 1},
+                                                                              {"F8_E5M2", 1},
+                                                                              {"F8_E8M0", 1},
+                                                                              {"F8_E4M3FNUZ", 1},
+                                                                              {"F8_E5M2FNUZ", 1},
+                                                                              {"I16", 2},
+                                                                              {"U16", 2},
+                                                                              {"F16", 2},
+                                                                              {"BF16", 2},
+                                                                              {"I32", 4},
+                                                                              {"U32", 4},
+                                                                              {"F32", 4},
+                                                                              {"I64", 8},
+                                                                              {"U64", 8},
+                                                                              {"F64", 8}}};
 
 Error fault(std::string argument, std::string message) { return {Code::invalid_argument, std::move(argument), std::move(message)}; }
 
@@ -89,7 +103,8 @@ Result<StoredTensor> parse_tensor(const std::string& key, const json& tensor, st
     if (begin > end) return fault(name, fmt::format("has data_offsets [{}, {}], which run backwards", begin, end));
     if (end > data_bytes) return fault(name, fmt::format("ends at byte {} of {}: the file is truncated or the offsets are wrong", end, data_bytes));
     if (end - begin != bytes) {
-        return fault(name, fmt::format("has {} bytes by its data_offsets and {} by its shape [{}] of {}", end - begin, bytes, fmt::join(*shape, ", "), type));
+        return fault(
+            name, fmt::format("has {} bytes by its data_offsets and {} by its shape [{}] of {}", end - begin, bytes, fmt::join(*shape, ", "), type));
     }
     out.offset = data_start + begin;
     out.bytes = bytes;
@@ -98,24 +113,29 @@ Result<StoredTensor> parse_tensor(const std::string& key, const json& tensor, st
 
 // The format has the tensors fill the data without overlap and without holes.
 Result<void> check_cover(std::vector<StoredTensor>& tensors, std::uint64_t data_start, std::uint64_t file_bytes) {
-    std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) { return std::pair(a.offset, a.bytes) < std::pair(b.offset, b.bytes); });
+    std::sort(tensors.begin(), tensors.end(),
+              [](const StoredTensor& a, const StoredTensor& b) { return std::pair(a.offset, a.bytes) < std::pair(b.offset, b.bytes); });
     for (std::size_t i = 1; i < tensors.size(); ++i) {
         const StoredTensor &before = tensors[i - 1], &t = tensors[i];
         if (t.offset < before.offset + before.bytes) return fault(printable(t.name), fmt::format("overlaps {} in the file", printable(before.name)));
     }
     std::uint64_t at = data_start;
     for (const StoredTensor& t : tensors) {
-        if (t.offset != at) return fault(printable(t.name), fmt::format("begins {} bytes after the tensor before it: the file has a hole", t.offset - at));
+        if (t.offset != at)
+            return fault(printable(t.name), fmt::format("begins {} bytes after the tensor before it: the file has a hole", t.offset - at));
         at += t.bytes;
     }
-    if (at != file_bytes) return fault(tensors.empty() ? "" : printable(tensors.back().name), fmt::format("is followed by {} bytes that no tensor owns", file_bytes - at));
+    if (at != file_bytes)
+        return fault(tensors.empty() ? "" : printable(tensors.back().name),
+                     fmt::format("is followed by {} bytes that no tensor owns", file_bytes - at));
     return {};
 }
 
 }  // namespace
 
 Result<std::uint64_t> safetensors_head_bytes(std::span<const std::byte> first, std::uint64_t file_bytes) {
-    if (first.size() < kLengthBytes || file_bytes < kLengthBytes) return fault("", fmt::format("file has {} bytes, too few for a safetensors header", file_bytes));
+    if (first.size() < kLengthBytes || file_bytes < kLengthBytes)
+        return fault("", fmt::format("file has {} bytes, too few for a safetensors header", file_bytes));
     std::uint64_t length = 0;
     for (std::size_t i = 0; i < kLengthBytes; ++i) length |= static_cast<std::uint64_t>(first[i]) << (8 * i);
     if (length > kMaxHeader) return fault("", fmt::format("safetensors header claims {} bytes; at most {} are allowed", length, kMaxHeader));

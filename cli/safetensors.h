@@ -15,15 +15,15 @@ namespace hopfill::cli {
 // A tensor in a file. Its offsets are within the file, its extent agrees with dtype and shape.
 struct StoredTensor {
     std::string name;
-    std::string dtype;                 // as the format writes it: "BF16"
+    std::string dtype;  // as the format writes it: "BF16"
     std::vector<std::int64_t> shape;
-    std::uint64_t offset = 0;          // from the start of the file
+    std::uint64_t offset = 0;  // from the start of the file
     std::uint64_t bytes = 0;
 };
 
 // Reads the header of a file of `file_bytes` bytes whose first bytes are `head` (all of it, or at least the header).
-// Errors: invalid_argument, naming the tensor at fault: truncation, a header that is no JSON object, unknown dtypes, shapes that overflow, offsets outside
-// the file, overlaps, holes, names that occur twice.
+// Errors: invalid_argument, naming the tensor at fault: truncation, a header that is no JSON object, unknown dtypes, shapes that overflow, offsets
+// outside the file, overlaps, holes, names that occur twice.
 Result<std::vector<StoredTensor>> parse_safetensors(std::span<const std::byte> head, std::uint64_t file_bytes);
 
 // Bytes from the file's start that parse_safetensors() needs, from its first 8. Errors: invalid_argument.

@@ -7,11 +7,8 @@
 namespace hopfill {
 namespace {
 
-constexpr std::array<std::pair<Backend, std::string_view>, 5> kNames{{{Backend::automatic, "auto"},
-                                                                      {Backend::sm90, "sm90"},
-                                                                      {Backend::cpu, "cpu"},
-                                                                      {Backend::emulated, "emulated"},
-                                                                      {Backend::oracle, "oracle"}}};
+constexpr std::array<std::pair<Backend, std::string_view>, 5> kNames{
+    {{Backend::automatic, "auto"}, {Backend::sm90, "sm90"}, {Backend::cpu, "cpu"}, {Backend::emulated, "emulated"}, {Backend::oracle, "oracle"}}};
 
 }  // namespace
 

@@ -44,10 +44,11 @@ Error disagreement(const AttentionProblem& planned, const AttentionProblem& foun
         const char* name;
         const Strides &want, &have;
     };
-    for (const auto& [name, want, have] : {Named{"q", planned.q, found.q}, Named{"k", planned.k, found.k}, Named{"v", planned.v, found.v}, Named{"o", planned.o, found.o}}) {
+    for (const auto& [name, want, have] :
+         {Named{"q", planned.q, found.q}, Named{"k", planned.k, found.k}, Named{"v", planned.v, found.v}, Named{"o", planned.o, found.o}}) {
         if (!(want == have)) {
-            return invalid(std::string(name) + ".strides", "are {}, {}, {} (batch, seq, head); the plan was made for {}, {}, {}", have.batch, have.seq, have.head, want.batch,
-                           want.seq, want.head);
+            return invalid(std::string(name) + ".strides", "are {}, {}, {} (batch, seq, head); the plan was made for {}, {}, {}", have.batch,
+                           have.seq, have.head, want.batch, want.seq, want.head);
         }
     }
     return invalid("plan", "was made for other tensors");
@@ -56,7 +57,8 @@ Error disagreement(const AttentionProblem& planned, const AttentionProblem& foun
 }  // namespace
 
 AttentionTensors canonical(const AttentionTensors& t) {
-    return {canonical(t.q), canonical(t.k), canonical(t.v), canonical(t.o), t.lse.present() ? canonical(t.lse) : t.lse, t.cu_seqlens_q, t.cu_seqlens_k};
+    return {canonical(t.q), canonical(t.k), canonical(t.v), canonical(t.o), t.lse.present() ? canonical(t.lse) : t.lse,
+            t.cu_seqlens_q, t.cu_seqlens_k};
 }
 
 Result<void> check_against(const Plan& plan, const AttentionTensors& tensors) {
@@ -110,9 +112,12 @@ Result<void> dispatch(const Plan& plan, const AttentionTensors& tensors, Stream 
             Result<std::uint64_t> steps = dispatch_emulated(plan, tensors, *seed);
             return steps ? Result<void>() : Result<void>(steps.error());
         }
-        case Backend::cpu: return cpu::attention(plan.problem, tensors);
-        case Backend::oracle: return oracle::attention(plan.problem, tensors);
-        case Backend::automatic: break;
+        case Backend::cpu:
+            return cpu::attention(plan.problem, tensors);
+        case Backend::oracle:
+            return oracle::attention(plan.problem, tensors);
+        case Backend::automatic:
+            break;
     }
     return invalid("plan", "has no backend; plan() makes plans that have one");
 }

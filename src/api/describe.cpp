@@ -24,7 +24,8 @@ Result<void> check_view(const char* name, const TensorView& view, int rank, cons
         if (view.shape[i] < 0 || view.shape[i] > std::numeric_limits<std::int32_t>::max()) {
             return invalid(place(name, "shape", i), "is {}; 0 to 2^31 - 1 are allowed", view.shape[i]);
         }
-        if (view.shape[i] > 1 && view.strides[i] < 0) return invalid(place(name, "strides", i), "is {}; negative strides are not allowed", view.strides[i]);
+        if (view.shape[i] > 1 && view.strides[i] < 0)
+            return invalid(place(name, "strides", i), "is {}; negative strides are not allowed", view.strides[i]);
         elements *= view.shape[i];
         if (view.shape[i] > 1) extent += static_cast<__int128>(view.shape[i] - 1) * view.strides[i];
         if (extent > kMaxExtent || elements > kMaxExtent) return invalid(name, "of shape {} spans more than 2^60 elements", shape_text(view));
@@ -40,7 +41,8 @@ Result<void> check_view(const char* name, const TensorView& view, int rank, cons
 
 Result<void> check_last_stride(const char* name, const TensorView& view) {
     const auto last = static_cast<std::size_t>(view.rank - 1);
-    if (view.shape[last] > 1 && view.strides[last] != 1) return invalid(place(name, "strides", last), "is {}; the last stride must be 1", view.strides[last]);
+    if (view.shape[last] > 1 && view.strides[last] != 1)
+        return invalid(place(name, "strides", last), "is {}; the last stride must be 1", view.strides[last]);
     return {};
 }
 
@@ -90,7 +92,8 @@ Result<void> check_lengths(const AttentionTensors& t, const AttentionOptions& op
         return {};
     }
     for (const auto& [name, view] : {std::pair{"cu_seqlens_q", &t.cu_seqlens_q}, std::pair{"cu_seqlens_k", &t.cu_seqlens_k}}) {
-        if (view->present()) return invalid(name, "is given with a dense q of shape {}; it goes with packed tensors, [tokens, heads, head_dim]", shape_text(t.q));
+        if (view->present())
+            return invalid(name, "is given with a dense q of shape {}; it goes with packed tensors, [tokens, heads, head_dim]", shape_text(t.q));
     }
     if (options.max_seqlen_q) return invalid("max_seqlen_q", "is given with dense tensors, whose shapes say it; it goes with packed ones");
     if (options.max_seqlen_kv) return invalid("max_seqlen_kv", "is given with dense tensors, whose shapes say it; it goes with packed ones");
@@ -122,7 +125,8 @@ Result<AttentionProblem> describe(const AttentionTensors& t, const AttentionOpti
     p.dtype = t.q.dtype;
     p.out_dtype = t.o.dtype;
     for (const auto& [name, view] : {std::pair{"k", &t.k}, std::pair{"v", &t.v}}) {
-        if (view->dtype != p.dtype) return invalid(name, "is {} where q is {}; q, k and v must have one dtype", name_of(view->dtype), name_of(p.dtype));
+        if (view->dtype != p.dtype)
+            return invalid(name, "is {} where q is {}; q, k and v must have one dtype", name_of(view->dtype), name_of(p.dtype));
     }
     p.heads = t.q.shape[heads_at];
     p.kv_heads = t.k.shape[heads_at];

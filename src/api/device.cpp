@@ -10,7 +10,9 @@ void release(void* memory) {
     if (memory != nullptr) cuda::release(memory);
 }
 
-Result<void> upload(void* to_device, const void* from_host, std::size_t bytes) { return bytes == 0 ? Result<void>() : cuda::upload(to_device, from_host, bytes); }
+Result<void> upload(void* to_device, const void* from_host, std::size_t bytes) {
+    return bytes == 0 ? Result<void>() : cuda::upload(to_device, from_host, bytes);
+}
 
 Result<void> download(void* to_host, const void* from_device, std::size_t bytes) {
     return bytes == 0 ? Result<void>() : cuda::download(to_host, from_device, bytes);

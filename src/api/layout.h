@@ -10,13 +10,14 @@ namespace hopfill {
 // "[2, 512, 32, 128]"
 std::string shape_text(const TensorView& view);
 
-// The view with the strides that mean nothing, those of dimensions that hold at most one index and all of an empty tensor's, replaced by those of a compact layout: so that equal
-// layouts compare equal and meet TMA's stride rules.
+// The view with the strides that mean nothing, those of dimensions that hold at most one index and all of an empty tensor's, replaced by those of a
+// compact layout: so that equal layouts compare equal and meet TMA's stride rules.
 TensorView canonical(const TensorView& view);
 
 bool is_contiguous(const TensorView& view);
 
-// Whether two elements of the view may share an address. Exact for layouts whose dimensions nest, which is all that occur; others count as overlapping.
+// Whether two elements of the view may share an address. Exact for layouts whose dimensions nest, which is all that occur; others count as
+// overlapping.
 bool overlaps_itself(const TensorView& view);
 
 }  // namespace hopfill

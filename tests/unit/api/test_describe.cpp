@@ -12,9 +12,9 @@ namespace hopfill {
 namespace {
 
 using testing::dense;
+using ::testing::HasSubstr;
 using testing::packed;
 using testing::Tensors;
-using ::testing::HasSubstr;
 
 TEST(Describe, DenseTensors) {
     Tensors t = dense();
@@ -123,21 +123,46 @@ TEST(Describe, RefusesDenseTensorsThatDoNotAgree) {
         {"negative stride", [](auto& t, auto&) { t.q.strides[1] = -256; }, "q.strides[1]", "negative"},
         {"head_dim of k", [](auto& t, auto&) { t.k.shape[3] = 56; }, "k.shape[3]", "64"},
         {"head_dim of v", [](auto& t, auto&) { t.v.shape[3] = 56; }, "v.shape[3]", "64"},
-        {"head_dim 12", [](auto& t, auto&) { t.q.shape[3] = t.k.shape[3] = t.v.shape[3] = t.o.shape[3] = 12; }, "head_dim", "is 12", Code::unsupported},
-        {"head_dim 264", [](auto& t, auto&) { t = dense(DType::bf16, {1, 1, 1, 1, 1, 264}); }, "head_dim", "8 to 256", Code::unsupported},
+        {"head_dim 12", [](auto& t, auto&) { t.q.shape[3] = t.k.shape[3] = t.v.shape[3] = t.o.shape[3] = 12; }, "head_dim", "is 12",
+         Code::unsupported},
+        {"head_dim 264",
+         [](auto& t, auto&) {
+             t = dense(DType::bf16, {1, 1, 1, 1, 1, 264});
+         },
+         "head_dim", "8 to 256", Code::unsupported},
         {"keys of v", [](auto& t, auto&) { t.v.shape[1] = 6; }, "v.shape[1]", "7"},
         {"batch of k", [](auto& t, auto&) { t.k.shape[0] = t.v.shape[0] = 1; }, "k.shape[0]", "batch of q"},
         {"shape of o", [](auto& t, auto&) { t.o.shape[1] = 4; }, "o.shape[1]", "5"},
-        {"heads", [](auto& t, auto&) { t = dense(DType::bf16, {1, 1, 1, 4, 3, 64}); }, "heads", "no multiple of k's 3"},
-        {"no heads", [](auto& t, auto&) { t = dense(DType::bf16, {1, 1, 1, 4, 0, 64}); }, "kv_heads", "is 0"},
+        {"heads",
+         [](auto& t, auto&) {
+             t = dense(DType::bf16, {1, 1, 1, 4, 3, 64});
+         },
+         "heads", "no multiple of k's 3"},
+        {"no heads",
+         [](auto& t, auto&) {
+             t = dense(DType::bf16, {1, 1, 1, 4, 0, 64});
+         },
+         "kv_heads", "is 0"},
         {"overlapping o", [](auto& t, auto&) { t.o.strides[1] = 64; }, "o", "overlap"},
         {"o over q", [](auto& t, auto&) { t.o.data = t.q.data; }, "o", "address of q"},
         {"negative extent", [](auto& t, auto&) { t.q.shape[1] = -1; }, "q.shape[1]", "is -1"},
         {"overflow", [](auto& t, auto&) { t.q.strides[0] = std::int64_t{1} << 62; }, "q", "2^60"},
         {"devices", [](auto& t, auto&) { t.v.device.kind = Device::Kind::cuda; }, "v", "another device"},
-        {"lse dtype", [](auto& t, auto&) { t.lse = t.add(DType::f16, {2, 4, 5}); }, "lse", "f32 is needed"},
-        {"lse shape", [](auto& t, auto&) { t.lse = t.add(DType::f32, {2, 5, 4}); }, "lse.shape[1]", "4"},
-        {"lse stride", [](auto& t, auto&) { t.lse = t.add(DType::f32, {2, 4, 5}), t.lse.strides[1] = 6; }, "lse", "contiguous"},
+        {"lse dtype",
+         [](auto& t, auto&) {
+             t.lse = t.add(DType::f16, {2, 4, 5});
+         },
+         "lse", "f32 is needed"},
+        {"lse shape",
+         [](auto& t, auto&) {
+             t.lse = t.add(DType::f32, {2, 5, 4});
+         },
+         "lse.shape[1]", "4"},
+        {"lse stride",
+         [](auto& t, auto&) {
+             t.lse = t.add(DType::f32, {2, 4, 5}), t.lse.strides[1] = 6;
+         },
+         "lse", "contiguous"},
         {"cu_seqlens", [](auto& t, auto&) { t.cu_seqlens_q = t.add(DType::i32, {3}); }, "cu_seqlens_q", "packed"},
         {"max_seqlen_q", [](auto&, auto& o) { o.max_seqlen_q = 5; }, "max_seqlen_q", "dense"},
         {"max_seqlen_kv", [](auto&, auto& o) { o.max_seqlen_kv = 5; }, "max_seqlen_kv", "dense"},
@@ -157,7 +182,11 @@ TEST(Describe, RefusesPackedTensorsThatDoNotAgree) {
         {"batches differ", [](auto& t, auto&) { t.cu_seqlens_k = t.add(DType::i32, {3}); }, "cu_seqlens_k.shape[0]", "4"},
         {"strided", [](auto& t, auto&) { t.cu_seqlens_q.strides[0] = 2; }, "cu_seqlens_q", "contiguous"},
         {"negative bound", [](auto&, auto& o) { o.max_seqlen_kv = -1; }, "max_seqlen_kv", "is -1"},
-        {"lse shape", [](auto& t, auto&) { t.lse = t.add(DType::f32, {10, 4}); }, "lse.shape[0]", "4"},
+        {"lse shape",
+         [](auto& t, auto&) {
+             t.lse = t.add(DType::f32, {10, 4});
+         },
+         "lse.shape[0]", "4"},
     };
     for (const Spoiled& c : cases) expect_refused(packed({0, 3, 3, 10}, {0, 1, 5, 9}), c);
 }

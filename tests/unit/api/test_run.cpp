@@ -14,9 +14,9 @@ namespace hopfill {
 namespace {
 
 using testing::dense;
+using ::testing::HasSubstr;
 using testing::packed;
 using testing::Tensors;
-using ::testing::HasSubstr;
 
 // Two queries that tell two keys apart: known results.
 struct Tiny {

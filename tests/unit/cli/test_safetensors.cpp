@@ -24,8 +24,8 @@ Result<std::vector<StoredTensor>> parse(const std::string& header, std::uint64_t
 }
 
 TEST(Safetensors, ReadsTensorsInFileOrder) {
-    const std::string header =
-        R"({"__metadata__":{"format":"np"},"q":{"dtype":"BF16","shape":[2,3],"data_offsets":[8,20]},"cu":{"dtype":"I32","shape":[2],"data_offsets":[0,8]}}  )";
+    const std::string header = R"({"__metadata__":{"format":"np"},)"
+                               R"("q":{"dtype":"BF16","shape":[2,3],"data_offsets":[8,20]},"cu":{"dtype":"I32","shape":[2],"data_offsets":[0,8]}}  )";
     const auto read = parse(header, 20);
     ASSERT_TRUE(read) << read.error().text();
     ASSERT_EQ(read->size(), 2u);
@@ -38,8 +38,9 @@ TEST(Safetensors, ReadsTensorsInFileOrder) {
 }
 
 TEST(Safetensors, ReadsEmptyTensorsAndScalars) {
-    const auto read = parse(
-        R"({"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"b":{"dtype":"F16","shape":[0,7],"data_offsets":[4,4]},"c":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[4,7]}})", 7);
+    const auto read = parse(R"({"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},)"
+                            R"("b":{"dtype":"F16","shape":[0,7],"data_offsets":[4,4]},"c":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[4,7]}})",
+                            7);
     ASSERT_TRUE(read) << read.error().text();
     EXPECT_EQ(read->size(), 3u);
     EXPECT_TRUE(parse("{}", 0));

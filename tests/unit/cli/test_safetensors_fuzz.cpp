@@ -20,15 +20,43 @@ std::uint64_t fuzz_seed() {
 }
 
 const std::vector<std::string>& pieces() {
-    static const std::vector<std::string> list{"{",       "}",     "[",      "]",       ":",     ",",  "\"",  "\"q\"", "\"k\"", "\"dtype\"", "\"shape\"", "\"data_offsets\"", "\"BF16\"", "\"F4\"", "0",
-                                               "-1",      "1e9",   "2",      "24",      "48",    "72", "96",  "null",  "true",  "4294967296", "18446744073709551615", "9223372036854775808", "\\u0000",
-                                               "\xff\xfe", "__metadata__"};
+    static const std::vector<std::string> list{"{",
+                                               "}",
+                                               "[",
+                                               "]",
+                                               ":",
+                                               ",",
+                                               "\"",
+                                               "\"q\"",
+                                               "\"k\"",
+                                               "\"dtype\"",
+                                               "\"shape\"",
+                                               "\"data_offsets\"",
+                                               "\"BF16\"",
+                                               "\"F4\"",
+                                               "0",
+                                               "-1",
+                                               "1e9",
+                                               "2",
+                                               "24",
+                                               "48",
+                                               "72",
+                                               "96",
+                                               "null",
+                                               "true",
+                                               "4294967296",
+                                               "18446744073709551615",
+                                               "9223372036854775808",
+                                               "\\u0000",
+                                               "\xff\xfe",
+                                               "__metadata__"};
     return list;
 }
 
 std::string seed_file() {
     const std::vector<std::byte> data(24);
-    return safetensors_header({{"q", "BF16", {1, 3, 1, 4}, data}, {"k", "BF16", {1, 3, 1, 4}, data}, {"v", "F16", {12}, data}, {"cu_seqlens_q", "I32", {6}, data}});
+    return safetensors_header(
+        {{"q", "BF16", {1, 3, 1, 4}, data}, {"k", "BF16", {1, 3, 1, 4}, data}, {"v", "F16", {12}, data}, {"cu_seqlens_q", "I32", {6}, data}});
 }
 
 std::string mutate(std::string file, std::mt19937_64& random) {
@@ -36,12 +64,24 @@ std::string mutate(std::string file, std::mt19937_64& random) {
     for (std::size_t change = below(4) + 1; change > 0; --change) {
         const std::size_t at = below(file.size());
         switch (below(6)) {
-            case 0: file[at] = static_cast<char>(random()); break;
-            case 1: file[at] = static_cast<char>(file[at] ^ (1 << below(8))); break;
-            case 2: file.erase(at, below(9) + 1); break;
-            case 3: file.insert(at, pieces()[below(pieces().size())]); break;
-            case 4: file.insert(at, file.substr(below(file.size()), below(60))); break;
-            case 5: file.resize(at); break;
+            case 0:
+                file[at] = static_cast<char>(random());
+                break;
+            case 1:
+                file[at] = static_cast<char>(file[at] ^ (1 << below(8)));
+                break;
+            case 2:
+                file.erase(at, below(9) + 1);
+                break;
+            case 3:
+                file.insert(at, pieces()[below(pieces().size())]);
+                break;
+            case 4:
+                file.insert(at, file.substr(below(file.size()), below(60)));
+                break;
+            case 5:
+                file.resize(at);
+                break;
         }
         if (file.empty()) file = " ";
     }
