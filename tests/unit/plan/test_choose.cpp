@@ -1,0 +1,95 @@
+// Which kernel a problem gets.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "plan/launch.h"
+#include "problems.h"
+
+namespace hopfill {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::packed;
+using testing::problem;
+
+TEST(Choose, EveryHeadDimensionTypeMaskAndLayoutHasAKernel) {
+    for (std::int64_t dim = 8; dim <= 256; dim += 8) {
+        for (const DType dtype : {DType::bf16, DType::f16}) {
+            for (const bool causal : {false, true}) {
+                for (const bool ragged : {false, true}) {
+                    AttentionProblem p = problem(3, 777, dim, causal);
+                    p.dtype = p.out_dtype = dtype;
+                    if (ragged) p = packed(p);
+                    const Result<Plan> plan = planner::choose(p, {});
+                    ASSERT_TRUE(plan) << plan.error().text();
+                    const KernelConfig& c = planner::kernel_at(plan->variant);
+                    EXPECT_GE(c.head_dim, dim);
+                    EXPECT_EQ(c.packed, ragged);
+                    EXPECT_EQ(c.mask == Mask::causal, causal);
+                    EXPECT_EQ(c.elem == Elem::f16, dtype == DType::f16);
+                    EXPECT_EQ(plan->kernel, planner::kernel_name(c));
+                }
+            }
+        }
+    }
+}
+
+TEST(Choose, GridsAreBoundedByJobsAndMultiprocessors) {
+    for (const int sms : {1, 78, 114, 132}) {
+        DeviceInfo device;
+        device.num_sms = sms;
+        for (const std::int64_t seq : {1, 64, 65, 512, 4096}) {
+            for (const bool ragged : {false, true}) {
+                const AttentionProblem dense = problem(2, seq, 128);
+                const Result<Plan> plan = planner::choose(ragged ? packed(dense) : dense, device);
+                ASSERT_TRUE(plan);
+                EXPECT_LE(plan->grid, sms);
+                EXPECT_LE(plan->grid, plan->jobs);
+                EXPECT_GE(plan->grid, 1);
+                // Every query row has a job, whatever the ragged lengths are.
+                EXPECT_GE(plan->jobs * plan->tile_m, 2 * seq * 32);
+            }
+        }
+    }
+}
+
+TEST(Choose, NothingToDoIsAnEmptyGrid) {
+    for (const AttentionProblem& p : {problem(0, 512, 128), problem(2, 0, 128), packed(problem(0, 0, 128)), packed(problem(2, 0, 64))}) {
+        const Result<Plan> plan = planner::choose(p, {});
+        ASSERT_TRUE(plan) << plan.error().text();
+        EXPECT_EQ(plan->grid, 0);
+    }
+}
+
+TEST(Choose, BatchInvariantPlansTakeOneKernelWhateverTheBatch) {
+    AttentionProblem alone = problem(1, 512, 128), many = problem(64, 512, 128);
+    alone.batch_invariant = many.batch_invariant = true;
+    const Result<Plan> a = planner::choose(alone, {}), b = planner::choose(many, {});
+    ASSERT_TRUE(a && b);
+    EXPECT_EQ(a->kernel, b->kernel);
+}
+
+TEST(Choose, RefusesWhatNoKernelComputes) {
+    const auto refuse = [](auto spoil, const char* argument, const char* message) {
+        AttentionProblem p = problem(2, 512, 128);
+        DeviceInfo device;
+        spoil(p, device);
+        const Result<Plan> plan = planner::choose(p, device);
+        ASSERT_FALSE(plan) << message;
+        EXPECT_EQ(plan.error().code, Code::unsupported);
+        EXPECT_EQ(plan.error().argument, argument);
+        EXPECT_THAT(plan.error().message, HasSubstr(message));
+    };
+    refuse([](auto& p, auto&) { p.dtype = p.out_dtype = DType::f32; }, "q", "f16 and bf16");
+    refuse([](auto& p, auto&) { p.out_dtype = DType::f32; }, "o", "inputs' dtype");
+    refuse([](auto& p, auto&) { p.k.seq += 4; }, "k.strides[seq]", "multiple of 8");
+    refuse([](auto& p, auto&) { p.v.head = 0; }, "v.strides[heads]", "positive");
+    refuse([](auto& p, auto&) { p.o.batch = std::int64_t{1} << 38; }, "o.strides[batch]", "2^38");
+    refuse([](auto& p, auto&) { p.scale = -1; }, "scale", "-1");
+    refuse([](auto&, auto& d) { d.sm_major = 10; }, "device", "9.0");
+    refuse([](auto&, auto& d) { d.num_sms = 0; }, "device", "multiprocessors");
+    refuse([](auto&, auto& d) { d.shared_memory_per_block = 49152; }, "device", "shared memory");
+}
+
+}  // namespace
+}  // namespace hopfill

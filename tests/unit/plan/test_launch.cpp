@@ -1,0 +1,102 @@
+// Lowering: kernel arguments, and tensor maps within the limits of cuTensorMapEncodeTiled.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <vector>
+
+#include "plan/launch.h"
+#include "problems.h"
+
+namespace hopfill {
+namespace {
+
+using testing::packed;
+using testing::problem;
+
+// Tensors of a problem, with addresses that are never read.
+AttentionTensors tensors_of(const AttentionProblem& p) {
+    alignas(16) static std::array<char, 16> memory;
+    const auto view = [&](std::int64_t heads, std::int64_t seq, std::int64_t tokens) {
+        return p.packed ? contiguous(memory.data(), p.dtype, {tokens, heads, p.head_dim})
+                        : contiguous(memory.data(), p.dtype, {p.batch, seq, heads, p.head_dim});
+    };
+    AttentionTensors t;
+    t.q = t.o = view(p.heads, p.max_seqlen_q, p.tokens_q);
+    t.k = t.v = view(p.kv_heads, p.max_seqlen_kv, p.tokens_kv);
+    if (p.packed) t.cu_seqlens_q = t.cu_seqlens_k = contiguous(memory.data(), DType::i32, {p.batch + 1});
+    return t;
+}
+
+void expect_encodable(const TensorMapSpec& s) {
+    EXPECT_NE(s.base, nullptr);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(s.base) % 16, 0u);
+    for (const std::uint64_t size : s.size) {
+        EXPECT_GE(size, 1u);
+        EXPECT_LE(size, std::uint64_t{1} << 32);
+    }
+    for (const std::uint64_t stride : s.stride) {
+        EXPECT_EQ(stride % 16, 0u);
+        EXPECT_LT(stride, std::uint64_t{1} << 40);
+    }
+    for (const std::uint32_t box : s.box) {
+        EXPECT_GE(box, 1u);
+        EXPECT_LE(box, 256u);
+    }
+    EXPECT_LE(s.box[0] * static_cast<std::uint32_t>(elem_bytes(s.elem)), 128u);
+}
+
+TEST(MakeLaunch, TensorMapsCanBeEncoded) {
+    for (const std::int64_t dim : {8, 72, 128, 256}) {
+        for (const std::int64_t seq : {1, 100, 3000}) {
+            for (const bool ragged : {false, true}) {
+                AttentionProblem p = problem(2, seq, dim);
+                if (ragged) p = packed(p);
+                const Result<Plan> plan = planner::choose(p, {});
+                ASSERT_TRUE(plan);
+                const Result<planner::LaunchSpec> launch = planner::make_launch(*plan, tensors_of(p));
+                ASSERT_TRUE(launch) << launch.error().text();
+                for (const TensorMapSpec& s : {launch->q, launch->k, launch->v, launch->o}) expect_encodable(s);
+                EXPECT_EQ(launch->grid, plan->grid);
+                EXPECT_EQ(launch->threads, plan->threads);
+                EXPECT_EQ(launch->params.heads_per_kv_head, 1);
+                EXPECT_EQ(launch->params.jobs, plan->jobs);
+            }
+        }
+    }
+}
+
+// The identity by which TMA's own bounds check ends at a ragged sequence's end (plan/tensor_map.h), in 64-bit arithmetic that wraps.
+TEST(MakeLaunch, RaggedStridesWrapToTheRowAskedFor) {
+    const AttentionProblem p = packed(problem(3, 500, 128));
+    const Result<Plan> plan = planner::choose(p, {});
+    const Result<planner::LaunchSpec> launch = planner::make_launch(*plan, tensors_of(p));
+    ASSERT_TRUE(launch);
+    const TensorMapSpec& k = launch->k;
+    const std::uint64_t row_bytes = 32 * 128 * 2;
+    for (const std::uint64_t end : {1u, 500u, 1499u}) {
+        for (std::uint64_t row = 0; row < end; row += 131) {
+            const std::uint64_t inner = kRaggedRows - (end - row), wrap = kRaggedRows;
+            EXPECT_LT(inner, k.size[2]);
+            EXPECT_EQ(inner * k.stride[1] + end * k.stride[2] + wrap * k.stride[3], row * row_bytes);
+        }
+    }
+}
+
+TEST(MakeLaunch, RefusesPlansWithoutAKernelAndMisalignedTensors) {
+    const AttentionProblem p = problem(1, 64, 64);
+    Plan none;
+    none.problem = p;
+    EXPECT_FALSE(planner::make_launch(none, tensors_of(p)));
+
+    const Result<Plan> plan = planner::choose(p, {});
+    AttentionTensors t = tensors_of(p);
+    t.v.data = static_cast<char*>(t.v.data) + 2;
+    const Result<planner::LaunchSpec> launch = planner::make_launch(*plan, t);
+    ASSERT_FALSE(launch);
+    EXPECT_EQ(launch.error().argument, "v");
+    EXPECT_THAT(launch.error().message, ::testing::HasSubstr("16-byte"));
+}
+
+}  // namespace
+}  // namespace hopfill

@@ -1,0 +1,73 @@
+// The tile table, geometry and names.
+#include <gtest/gtest.h>
+
+#include <set>
+#include <string>
+
+#include "plan/geometry.h"
+#include "plan/launch.h"
+
+namespace hopfill {
+namespace {
+
+TEST(KernelTable, NamesTellKernelsApart) {
+    std::set<std::string> names, expressions;
+    for (const KernelConfig& c : planner::kernel_table()) {
+        EXPECT_TRUE(names.insert(planner::kernel_name(c)).second) << planner::kernel_name(c);
+        EXPECT_TRUE(expressions.insert(planner::kernel_expression(c)).second);
+    }
+    EXPECT_EQ(names.size(), planner::kernel_table().size());
+}
+
+TEST(KernelTable, VariantsIndexIt) {
+    for (std::size_t i = 0; i < planner::kernel_table().size(); ++i) EXPECT_EQ(planner::kernel_at(static_cast<int>(i)), planner::kernel_table()[i]);
+}
+
+TEST(Geometry, FitsABlockAndMeetsAlignment) {
+    for (const KernelConfig& c : planner::kernel_table()) {
+        SCOPED_TRACE(planner::kernel_name(c));
+        const Geometry g = geometry(c);
+        EXPECT_LE(g.total, kSharedLimit);
+        EXPECT_EQ(g.total, planner::shared_bytes(c));
+        EXPECT_EQ(g.threads, planner::threads(c));
+        EXPECT_LE(g.threads, 1024);
+        // A 128-byte swizzle repeats every 1024 bytes, and wgmma and TMA agree on it only from such an address.
+        for (const i32 offset : {g.q, g.k, g.v, g.o}) EXPECT_EQ(offset % 1024, 0);
+        EXPECT_EQ(g.kv_slab % 1024, 0);
+        EXPECT_EQ(g.o_slab % 1024, 0);
+        EXPECT_EQ(g.barriers % 8, 0);
+        EXPECT_GE(g.q_slots, 1);
+        EXPECT_GE(g.o_staged, 1);
+        const i32 areas[] = {g.q, g.k, g.v, g.o, g.merge, g.jobs, g.barriers, g.total};
+        for (std::size_t i = 1; i < std::size(areas); ++i) EXPECT_LE(areas[i - 1], areas[i]);
+    }
+}
+
+// The tile's KV range against a count over rows and keys.
+TEST(Geometry, KvRangeCoversWhatRowsSeeAndMasksWhatTheyDoNot) {
+    KernelConfig c;
+    c.tile_n = 8;
+    for (const Mask mask : {Mask::full, Mask::causal}) {
+        c.mask = mask;
+        for (const i32 q_len : {1, 5, 16, 17}) {
+            for (const i32 kv_len : {0, 1, 7, 8, 9, 24, 30}) {
+                for (i32 row0 = 0; row0 < q_len; row0 += 16) {
+                    const KvRange range = kv_range(c, row0, 16, q_len, kv_len);
+                    const i32 last_row = row0 + 16 < q_len ? row0 + 16 : q_len;
+                    const auto sees = [&](i32 row, i32 key) { return key < kv_len && (mask == Mask::full || key <= row + kv_len - q_len); };
+                    i32 last_seen = -1, all_seen = 0;
+                    for (i32 row = row0; row < last_row; ++row)
+                        for (i32 key = 0; key < kv_len; ++key)
+                            if (sees(row, key)) last_seen = last_seen > key ? last_seen : key;
+                    while (sees(row0, all_seen)) ++all_seen;
+                    EXPECT_EQ(range.end, (last_seen + 8) / 8) << q_len << " " << kv_len << " " << row0;
+                    EXPECT_LE(range.unmasked * 8, all_seen) << q_len << " " << kv_len << " " << row0;
+                    EXPECT_LE(range.unmasked, range.end);
+                }
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace hopfill
