@@ -117,6 +117,9 @@ Result<Plan> plan(const AttentionProblem& problem, const DeviceInfo& device, Bac
 /// Launches a plan. On sm90 it is asynchronous on `stream`, copies nothing to the host, and may be captured in a CUDA graph
 /// (once the kernel is loaded: a first call, or load()). Pointers must agree with the planned problem.
 /// Packed lengths are on the device and are not checked there; host backends check cu_seqlens and refuse bad ones.
+/// o and lse must not overlap the inputs. A NaN or infinity in v reaches every row of its own sequence's query tile, rows whose causal mask hides
+/// it among them, and never another sequence.
+/// One captured graph must not be replayed concurrently with itself: some kernels draw their jobs from a counter that belongs to the captured launch.
 Result<void> run(const Plan& plan, const AttentionTensors& tensors, Stream stream = nullptr);
 
 /// Compiles and loads a plan's kernel on the current device, so that the first run() costs no compilation.

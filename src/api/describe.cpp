@@ -105,6 +105,21 @@ Result<void> check_lengths(const AttentionTensors& t, const AttentionOptions& op
     return {};
 }
 
+Result<void> check_outputs_apart(const AttentionTensors& t) {
+    struct Named {
+        const char* name;
+        const TensorView& view;
+    };
+    for (const Named& input :
+         {Named{"q", t.q}, Named{"k", t.k}, Named{"v", t.v}, Named{"cu_seqlens_q", t.cu_seqlens_q}, Named{"cu_seqlens_k", t.cu_seqlens_k}}) {
+        for (const Named& output : {Named{"o", t.o}, Named{"lse", t.lse}}) {
+            if (share_memory(output.view, input.view)) return invalid(output.name, "overlaps {} in memory; it must not", input.name);
+        }
+    }
+    if (share_memory(t.lse, t.o)) return invalid("lse", "overlaps o in memory; it must not");
+    return {};
+}
+
 }  // namespace
 
 Result<AttentionProblem> describe(const AttentionTensors& t, const AttentionOptions& options) {
@@ -139,9 +154,6 @@ Result<AttentionProblem> describe(const AttentionTensors& t, const AttentionOpti
     if (!p.packed) HOPFILL_CHECK(check_dimension("k", t.k, 0, t.q.shape[0], "batch of q is needed"));
     HOPFILL_CHECK(check_lengths(t, options, p));
     if (overlaps_itself(t.o)) return invalid("o", "has strides by which elements overlap");
-    for (const auto& [name, view] : {std::pair{"q", &t.q}, std::pair{"k", &t.k}, std::pair{"v", &t.v}}) {
-        if (view->data == t.o.data && t.o.elements() > 0) return invalid("o", "is at the address of {}; it must not overlap an input", name);
-    }
     if (t.lse.present()) {
         p.want_lse = true;
         HOPFILL_CHECK(check_view("lse", t.lse, rank - 1, t.q.device));
@@ -156,6 +168,7 @@ Result<AttentionProblem> describe(const AttentionTensors& t, const AttentionOpti
     p.o = strides_of(t.o);
     p.scale = options.scale ? *options.scale : p.head_dim > 0 ? 1 / std::sqrt(static_cast<double>(p.head_dim)) : 1;
     HOPFILL_CHECK(validate(p));
+    HOPFILL_CHECK(check_outputs_apart(t));
     return p;
 }
 

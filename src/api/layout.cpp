@@ -52,4 +52,14 @@ bool overlaps_itself(const TensorView& view) {
     return false;
 }
 
+bool share_memory(const TensorView& a, const TensorView& b) {
+    if (!a.present() || !b.present() || a.elements() == 0 || b.elements() == 0) return false;
+    if (a.data == b.data) return true;
+    if (!is_contiguous(a) || !is_contiguous(b)) return false;
+    const auto begin_a = reinterpret_cast<std::uintptr_t>(a.data), begin_b = reinterpret_cast<std::uintptr_t>(b.data);
+    const auto bytes_a = static_cast<std::uintptr_t>(a.elements() * size_of(a.dtype)),
+               bytes_b = static_cast<std::uintptr_t>(b.elements() * size_of(b.dtype));
+    return begin_a < begin_b ? begin_b - begin_a < bytes_a : begin_a - begin_b < bytes_b;
+}
+
 }  // namespace hopfill

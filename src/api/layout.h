@@ -20,4 +20,7 @@ bool is_contiguous(const TensorView& view);
 // overlapping.
 bool overlaps_itself(const TensorView& view);
 
+// Whether two tensors are known to overlap: contiguous ones by their ranges; others, which may interleave, only when they begin at one address.
+bool share_memory(const TensorView& a, const TensorView& b);
+
 }  // namespace hopfill

@@ -144,7 +144,13 @@ TEST(Describe, RefusesDenseTensorsThatDoNotAgree) {
          },
          "kv_heads", "is 0"},
         {"overlapping o", [](auto& t, auto&) { t.o.strides[1] = 64; }, "o", "overlap"},
-        {"o over q", [](auto& t, auto&) { t.o.data = t.q.data; }, "o", "address of q"},
+        {"o over q", [](auto& t, auto&) { t.o.data = t.q.data; }, "o", "overlaps q"},
+        {"o within v", [](auto& t, auto&) { t.o.data = static_cast<char*>(t.v.data) + 64; }, "o", "overlaps v"},
+        {"lse over o",
+         [](auto& t, auto&) {
+             t.lse = t.add(DType::f32, {2, 4, 5}), t.lse.data = static_cast<char*>(t.o.data) + 256;
+         },
+         "lse", "overlaps o"},
         {"negative extent", [](auto& t, auto&) { t.q.shape[1] = -1; }, "q.shape[1]", "is -1"},
         {"overflow", [](auto& t, auto&) { t.q.strides[0] = std::int64_t{1} << 62; }, "q", "2^60"},
         {"devices", [](auto& t, auto&) { t.v.device.kind = Device::Kind::cuda; }, "v", "another device"},

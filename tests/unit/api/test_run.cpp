@@ -122,6 +122,18 @@ TEST(Run, PlanWithoutBackendIsRefused) {
     EXPECT_EQ(done.error().argument, "plan");
 }
 
+TEST(Run, LoadRefusesPlansOfNoKernel) {
+    Tensors t = dense();
+    Plan made = *plan(*describe(t, {}), {}, Backend::sm90);
+    for (const int variant : {-1, 100'000}) {
+        made.variant = variant;
+        const Result<void> loaded = load(made);
+        ASSERT_FALSE(loaded);
+        EXPECT_EQ(loaded.error().argument, "plan");
+    }
+    EXPECT_TRUE(load(*plan(*describe(t, {}), {}, Backend::cpu)));
+}
+
 TEST(Run, EmulateTakesEmulatedPlansOnly) {
     Tensors t = dense();
     const Result<Plan> made = plan(*describe(t, {}), {}, Backend::cpu);
