@@ -93,7 +93,7 @@ struct Thread {
     // wgmma
     u64 products = 0, groups = 0; // issued, committed
     u64 retired = 0;              // groups waited for
-    bool fenced = false, retired_since_fence = false;
+    bool fenced = false, retired_since_fence = false, committed_since_fence = false;
     std::vector<InFlight> in_flight;
     std::vector<FlightA> flight_a;
     std::vector<KnownRegisters> known;
@@ -182,6 +182,15 @@ struct NamedBarrier {
     Site first_at;
 };
 
+// A word of global memory that blocks share through atomics: what they know of each other's accesses to it. Views are by block.
+using BlockView = std::map<u32, i32>;
+struct SharedWord {
+    BlockView accesses;           // last atomic of each block, in its own count
+    BlockView turns;              // and in the word's count: an atomic follows those with lower numbers
+    i32 turn = 0;
+    BlockView released;           // what a block that reads the word learns: views that were fenced before an atomic on it
+};
+
 struct Block {
     Block(Machine& m, u32 block_index);
     ~Block();
@@ -204,6 +213,7 @@ struct Block {
     std::unordered_map<Agent, std::string> agent_names;
     i64 free_registers = 0;       // the pool that setmaxnreg moves them through
     std::vector<Thread*> register_waiters;
+    BlockView view, fenced_view;  // of other blocks' global accesses; as at the last fence_device
     u32 live = 0;                 // threads that have not finished
     int operations = 0;           // asynchronous operations in flight
 
@@ -249,6 +259,7 @@ public:
     u32 elected_lane;            // the same for every elect_one of a run
     int registers;               // of a thread at launch
     bool previous_launch_waited = false;
+    std::unordered_map<const void*, SharedWord> shared_words;
     std::string early_access;    // first global access before wait_for_previous_launch
 
 private:

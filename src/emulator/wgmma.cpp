@@ -26,9 +26,11 @@ u64 hash_of(const void* p, u32 bytes) {
     return h;
 }
 
-// Registers that a product uses must be as they were at the last wgmma_fence (or be written by products alone since).
+// Registers that a product uses must be as they were at the last wgmma_fence (or be written by products alone since). A group that starts on
+// registers of its own needs a fence even if nothing was written: ptxas injects the missing one with warning C7519, which is a build error here.
 void check_fenced(Thread& t, const void* registers, u32 bytes, const char* what, const Site& at) {
     if (!t.fenced) fail("missing-wgmma-fence", "the thread's first wgmma has no wgmma_fence before it", at);
+    if (t.committed_since_fence) fail("missing-wgmma-fence", "a group of products begins with no wgmma_fence since the group before it", at);
     for (KnownRegisters& k : t.known) {
         if (k.at != registers || k.bytes != bytes) continue;
         if (k.hash != hash_of(registers, bytes)) fail("missing-wgmma-fence", fmt::format("{} written since the last wgmma_fence", what), at);
@@ -147,7 +149,7 @@ void wgmma_fence(Site at) {
     join(t, Op::wgmma_fence, 0, at);
     leave(t, number);
     t.fenced = true;
-    t.retired_since_fence = false;
+    t.retired_since_fence = t.committed_since_fence = false;
     for (KnownRegisters& k : t.known) k.hash = hash_of(k.at, k.bytes);
 }
 
@@ -157,6 +159,7 @@ void wgmma_commit(Site at) {
     join(t, Op::wgmma_commit, 0, at);
     leave(t, number);
     ++t.groups;
+    t.committed_since_fence = true;
     Machine::current().maybe_yield(64);
 }
 

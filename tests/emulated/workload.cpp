@@ -128,34 +128,63 @@ Outcome Workload::run(const emulator::Options& options, const Runner& runner) {
     return {"clean", "", report->steps};
 }
 
+namespace {
+
+Case case_of(int variant) {
+    const KernelConfig& k = planner::kernel_at(variant);
+    Case c;
+    c.name = planner::kernel_name(k);
+    c.variant = variant;
+    c.head_dim = k.head_dim;
+    c.f16 = k.elem == Elem::f16;
+    c.causal = k.mask == Mask::causal;
+    c.packed = k.packed;
+    return c;
+}
+
+}  // namespace
+
 std::vector<Case> family_cases() {
     std::vector<Case> cases;
-    const std::vector<KernelConfig>& table = planner::kernel_table();
-    for (std::size_t i = 0; i < table.size(); ++i) {
-        const KernelConfig& k = table[i];
-        Case c;
-        c.name = planner::kernel_name(k);
-        c.variant = static_cast<int>(i);
+    for (std::size_t i = 0; i < planner::kernel_table().size(); ++i) {
+        const KernelConfig& k = planner::kernel_table()[i];
+        Case c = case_of(static_cast<int>(i));
         // Every second kernel of a class with columns that TMA pads.
-        c.head_dim = i % 4 < 2 ? k.head_dim : k.head_dim - 8;
-        c.f16 = k.elem == Elem::f16;
-        c.causal = k.mask == Mask::causal;
-        c.packed = k.packed;
-        c.blocks = 2;
+        if (i % 4 >= 2) c.head_dim -= 8;
         const int tile_m = 64 * k.consumers, long_kv = (3 * k.stages + 1) * k.tile_n - 5;
         if (k.packed) {
-            c.heads = 2;
             c.q_lens = {tile_m + 3, 0, 1, 65};
             c.kv_lens = {long_kv, 17, 2, k.tile_n + 1};
             if (c.causal) c.q_lens[3] = k.tile_n + 40;  // rows that see no key
         } else {
-            c.heads = 2;
-            c.q_lens.assign(1, 2 * tile_m - 7);
+            c.q_lens.assign(1, 2 * tile_m - 13);
             c.kv_lens.assign(1, long_kv);
         }
         cases.push_back(c);
     }
     return cases;
+}
+
+Case random_case(int variant, std::uint64_t seed) {
+    emulator::Random random(seed);
+    const auto between = [&](int low, int high) { return low + static_cast<int>(random.below(static_cast<std::uint32_t>(high - low + 1))); };
+    Case c = case_of(variant);
+    const KernelConfig& k = planner::kernel_at(variant);
+    if (random.one_in(3)) c.head_dim -= 8 * between(0, 3);
+    c.kv_heads = between(1, 2);
+    c.heads = c.kv_heads * between(1, 3);
+    c.blocks = between(1, 4);
+    const int sequences = k.packed ? between(1, 5) : between(1, 2), longest_q = 128 * k.consumers, longest_kv = 5 * k.tile_n;
+    c.q_lens.assign(static_cast<std::size_t>(sequences), between(1, longest_q));
+    c.kv_lens.assign(static_cast<std::size_t>(sequences), between(1, longest_kv));
+    if (k.packed) {
+        for (int& n : c.q_lens) n = random.one_in(4) ? 0 : between(1, longest_q / 2);
+        for (int& n : c.kv_lens) n = random.one_in(4) ? 0 : between(1, longest_kv / 2);
+        // A batch of nothing but empty sequences has nothing to launch.
+        c.q_lens[0] = between(1, longest_q);
+        c.kv_lens[0] = between(1, longest_kv);
+    }
+    return c;
 }
 
 }  // namespace hopfill::testing

@@ -28,6 +28,9 @@ struct Case {
 // layout, dtype) of the table.
 std::vector<Case> family_cases();
 
+// A random problem for row `variant` of the table: lengths, heads, padding and blocks drawn from the seed.
+Case random_case(int variant, std::uint64_t seed);
+
 struct Outcome {
     std::string kind = "clean";  // or the fault's kind, "wrong" when the oracle disagrees, "error"
     std::string text;
