@@ -30,7 +30,8 @@ KernelFunction find_kernel(const KernelConfig& config) {
 Result<Report> run(const planner::LaunchSpec& spec, const Options& options) {
     if (spec.grid == 0) return Report{};
     const KernelFunction kernel = find_kernel(spec.config);
-    if (kernel == nullptr) return Error{Code::unsupported, "kernel", fmt::format("{} is not compiled into the emulator", planner::kernel_name(spec.config))};
+    if (kernel == nullptr)
+        return Error{Code::unsupported, "kernel", fmt::format("{} is not compiled into the emulator", planner::kernel_name(spec.config))};
     return run_kernel(spec, kernel, options);
 }
 

@@ -10,16 +10,16 @@
 namespace hopfill::emulator {
 
 struct Options {
-    std::uint64_t seed = 0;     // of every random choice: the same seed repeats a run exactly
-    bool reduced_fp8 = true;    // e4m3 wgmma accumulates with the hardware's reduced precision
-    int resident = 0;           // blocks interleaved; 0 draws 1 to 3 from the seed
+    std::uint64_t seed = 0;       // of every random choice: the same seed repeats a run exactly
+    bool reduced_fp8 = true;      // e4m3 wgmma accumulates with the hardware's reduced precision
+    int resident = 0;             // blocks interleaved; 0 draws 1 to 3 from the seed
     std::uint64_t max_steps = 0;  // a run that takes more scheduling steps is reported as a livelock; 0 is 400 million
 };
 
 // A fault that a GPU would have shown as a hang, a wrong result or nothing at all. src/emulator/README.md lists the kinds.
 struct Fault {
-    std::string kind;           // "deadlock", "race", "read-before-arrival", "overwrite-before-release", "missing-proxy-fence", ...
-    std::string text;           // one or more lines: role, warp, barrier or address, phase, source line, seed
+    std::string kind;  // "deadlock", "race", "read-before-arrival", "overwrite-before-release", "missing-proxy-fence", ...
+    std::string text;  // one or more lines: role, warp, barrier or address, phase, source line, seed
 };
 
 struct Report {

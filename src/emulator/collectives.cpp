@@ -10,7 +10,9 @@ namespace {
 
 constexpr u32 kAllLanes = 0xffffffffu;
 
-bool same_place(const Site& a, const Site& b) { return a.line() == b.line() && a.column() == b.column() && std::strcmp(a.file_name(), b.file_name()) == 0; }
+bool same_place(const Site& a, const Site& b) {
+    return a.line() == b.line() && a.column() == b.column() && std::strcmp(a.file_name(), b.file_name()) == 0;
+}
 
 }  // namespace
 
@@ -24,8 +26,8 @@ Collective& join(Thread& t, Op op, u64 extra, const Site& at) {
     if (c.op != op || c.extra != extra || (op != Op::exit && !same_place(c.at, at))) {
         const Thread& other = t.block->threads[w.id * 32 + static_cast<u32>(__builtin_ctz(c.arrived))];
         fail("divergence",
-             fmt::format("the warp is not converged: lane {} reaches {} (operands {:#x}), lane {} reached {} (operands {:#x}) at {}", t.lane, name_of(op),
-                         extra, other.lane, name_of(c.op), c.extra, c.op == Op::exit ? "its end" : describe(c.at)),
+             fmt::format("the warp is not converged: lane {} reaches {} (operands {:#x}), lane {} reached {} (operands {:#x}) at {}", t.lane,
+                         name_of(op), extra, other.lane, name_of(c.op), c.extra, c.op == Op::exit ? "its end" : describe(c.at)),
              at);
     }
     c.arrived |= 1u << t.lane;
@@ -168,7 +170,8 @@ void named_barrier(u32 id, u32 threads, bool wait, Site at) {
     Thread& t = Machine::self();
     if (id >= 16) fail("barrier-count", fmt::format("named barrier {}; there are 16", id), at);
     if (threads == 0 || threads % 32 != 0 || threads > t.block->threads.size())
-        fail("barrier-count", fmt::format("named barrier {} with {} threads; whole warps of the block's {} are possible", id, threads, t.block->threads.size()), at);
+        fail("barrier-count",
+             fmt::format("named barrier {} with {} threads; whole warps of the block's {} are possible", id, threads, t.block->threads.size()), at);
     const u64 number = t.collectives;
     join(t, wait ? Op::barrier_sync : Op::barrier_arrive, u64{id} << 16 | threads, at);
     leave(t, number);
@@ -207,13 +210,15 @@ void set_registers(u32 count, bool take, Site at) {
 void check_exit(Thread& t) {
     const Site here = Site::current();
     if (!t.in_flight.empty())
-        fail("exit-in-flight", fmt::format("a thread ends with matrix products in flight (issued at {})", describe(t.in_flight.front().at)), t.in_flight.front().at);
+        fail("exit-in-flight", fmt::format("a thread ends with matrix products in flight (issued at {})", describe(t.in_flight.front().at)),
+             t.in_flight.front().at);
     const u64 groups = t.first_bulk + t.bulk.size();
     for (u64 g = t.bulk_read_waited; g < groups; ++g) {
         const u64 at = g - t.first_bulk;
         if (at < t.bulk.size() && t.bulk[at]->stores > 0)
             fail("exit-in-flight",
-                 t.bulk[at]->committed ? "a thread ends without waiting until its bulk stores have read shared memory" : "a thread ends with uncommitted bulk stores",
+                 t.bulk[at]->committed ? "a thread ends without waiting until its bulk stores have read shared memory"
+                                       : "a thread ends with uncommitted bulk stores",
                  t.bulk[at]->at);
     }
     join(t, Op::exit, 0, here);

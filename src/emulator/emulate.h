@@ -21,9 +21,9 @@ struct Buffer {
 
 struct Launch {
     int grid = 1;
-    int threads = 128;         // of a block, a multiple of 32
-    int shared_bytes = 0;      // dynamic shared memory
-    int registers = 0;         // of a thread at launch; 0: all that `threads` threads can have, as __launch_bounds__(threads, 1) gives
+    int threads = 128;     // of a block, a multiple of 32
+    int shared_bytes = 0;  // dynamic shared memory
+    int registers = 0;     // of a thread at launch; 0: all that `threads` threads can have, as __launch_bounds__(threads, 1) gives
     std::vector<Buffer> buffers;
 };
 

@@ -25,8 +25,8 @@ std::size_t extent(const TensorMapSpec& s, bool packed, i32 rows) {
 
 Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options) {
     PrefillParams params = spec.params;
-    for (const auto& [map, from, name] : {std::tuple{&params.q, &spec.q, "q"}, std::tuple{&params.k, &spec.k, "k"}, std::tuple{&params.v, &spec.v, "v"},
-                                          std::tuple{&params.o, &spec.o, "o"}}) {
+    for (const auto& [map, from, name] : {std::tuple{&params.q, &spec.q, "q"}, std::tuple{&params.k, &spec.k, "k"},
+                                          std::tuple{&params.v, &spec.v, "v"}, std::tuple{&params.o, &spec.o, "o"}}) {
         Result<TensorMap> encoded = encode(*from);
         if (!encoded) return Error{encoded.error().code, fmt::format("{}.{}", name, encoded.error().argument), encoded.error().message};
         *map = *encoded;
@@ -38,8 +38,9 @@ Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel
                       {"v", spec.v.base, extent(spec.v, packed, params.total_kv), false},
                       {"o", spec.o.base, extent(spec.o, packed, params.total_q), true}};
     if (params.lse != nullptr) {
-        const std::size_t rows = static_cast<std::size_t>(params.heads) * (packed ? static_cast<std::size_t>(params.total_q)
-                                                                                  : static_cast<std::size_t>(params.batch) * static_cast<std::size_t>(params.seqlen_q));
+        const std::size_t rows =
+            static_cast<std::size_t>(params.heads) *
+            (packed ? static_cast<std::size_t>(params.total_q) : static_cast<std::size_t>(params.batch) * static_cast<std::size_t>(params.seqlen_q));
         launch.buffers.push_back({"lse", params.lse, rows * sizeof(float), true});
     }
     if (packed) {
@@ -52,9 +53,11 @@ Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel
         params.work_counter = counter;
         launch.buffers.push_back({"work_counter", counter, sizeof counter, true});
     }
-    Report report = emulate(launch, [&] { kernel(params); }, options);
+    Report report = emulate(
+        launch, [&] { kernel(params); }, options);
     if (report.faults.empty() && (counter[0] != 0 || counter[1] != 0))
-        report.faults.push_back({"work-counter", fmt::format("work-counter: {} and {} are left for the next launch, which needs zeros", counter[0], counter[1])});
+        report.faults.push_back(
+            {"work-counter", fmt::format("work-counter: {} and {} are left for the next launch, which needs zeros", counter[0], counter[1])});
     return report;
 }
 

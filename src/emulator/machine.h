@@ -26,12 +26,23 @@ struct Warpgroup;
 struct Mbarrier;
 struct Chain;
 
-constexpr u32 kWindowStart = 1024;       // where dynamic shared memory begins in the shared window: the first KB is the system's
+constexpr u32 kWindowStart = 1024;  // where dynamic shared memory begins in the shared window: the first KB is the system's
 constexpr int kSharedLimit = 227 * 1024;
 constexpr u32 kSharedPoison = 0xff;
 
 enum class Op : u8 {
-    shuffle, ballot, sync_warp, elect, store_matrix, barrier_sync, barrier_arrive, set_registers, wgmma_fence, wgmma_mma, wgmma_commit, wgmma_wait,
+    shuffle,
+    ballot,
+    sync_warp,
+    elect,
+    store_matrix,
+    barrier_sync,
+    barrier_arrive,
+    set_registers,
+    wgmma_fence,
+    wgmma_mma,
+    wgmma_commit,
+    wgmma_wait,
     exit,
 };
 const char* name_of(Op op);
@@ -40,7 +51,7 @@ const char* name_of(Op op);
 struct Waiting {
     enum What : u8 { nothing, collective, mbarrier, named_barrier, products, bulk_read, bulk_write, registers } what = nothing;
     const char* name = "";
-    u64 detail = 0;               // phase, barrier number, group
+    u64 detail = 0;  // phase, barrier number, group
     const Mbarrier* bar = nullptr;
     Site at;
     u32 warpgroup = 0;
@@ -49,7 +60,7 @@ struct Waiting {
 // Accumulators of a warpgroup that consecutive products add to.
 struct Chain {
     int n = 0;
-    std::vector<float> d;         // 64 x n
+    std::vector<float> d;  // 64 x n
 };
 
 // A thread's view of registers that a product in flight uses.
@@ -57,7 +68,7 @@ struct InFlight {
     float* d;
     int count;
     std::shared_ptr<Chain> chain;
-    u64 group;                    // of the last product on it
+    u64 group;  // of the last product on it
     Site at;
 };
 struct FlightA {
@@ -75,7 +86,7 @@ struct KnownRegisters {
 
 struct BulkGroup {
     int stores = 0;
-    int reading = 0, writing = 0; // stores that still read shared memory, that still write global memory
+    int reading = 0, writing = 0;  // stores that still read shared memory, that still write global memory
     bool committed = false;
     Site at;
 };
@@ -88,11 +99,11 @@ struct Thread {
     bool finished = false;
     Waiting waiting;
     Clock clock;
-    u64 collectives = 0;          // aligned instructions executed
+    u64 collectives = 0;  // aligned instructions executed
 
     // wgmma
-    u64 products = 0, groups = 0; // issued, committed
-    u64 retired = 0;              // groups waited for
+    u64 products = 0, groups = 0;  // issued, committed
+    u64 retired = 0;               // groups waited for
     bool fenced = false, retired_since_fence = false, committed_since_fence = false;
     std::vector<InFlight> in_flight;
     std::vector<FlightA> flight_a;
@@ -100,8 +111,8 @@ struct Thread {
 
     // Bulk stores, by group; the last may not be committed yet.
     std::deque<std::shared_ptr<BulkGroup>> bulk;
-    u64 first_bulk = 0;           // number of bulk.front()
-    u64 bulk_read_waited = 0;     // groups known to have read shared memory
+    u64 first_bulk = 0;        // number of bulk.front()
+    u64 bulk_read_waited = 0;  // groups known to have read shared memory
     Agent bulk_agent = 0;
 
     Agent agent() const { return ClockLayout::thread(id); }
@@ -114,22 +125,22 @@ struct Collective {
     Op op;
     Site at;
     u64 extra = 0;
-    u32 arrived = 0, left = 0;    // lanes
+    u32 arrived = 0, left = 0;  // lanes
     u64 value[32][2] = {};
 };
 
 struct Warp {
     Block* block = nullptr;
     u32 id = 0;
-    u32 ready = 0;                // lanes that can run
+    u32 ready = 0;  // lanes that can run
     std::deque<Collective> pending;
-    u64 first = 0;                // number of pending.front()
-    Clock sync[2];                // clocks gathered by __syncwarp, alternating
-    u32 syncs[2] = {0, 0};        // lanes that still have to take them
+    u64 first = 0;          // number of pending.front()
+    Clock sync[2];          // clocks gathered by __syncwarp, alternating
+    u32 syncs[2] = {0, 0};  // lanes that still have to take them
     u64 sync_count[32] = {};
-    u32 weight = 1;               // chance of being run
+    u32 weight = 1;  // chance of being run
     u64 starved_until = 0;
-    u32 registers = 0;            // a thread
+    u32 registers = 0;                       // a thread
     bool loads = false, multiplies = false;  // what it has been seen doing: names its role
 };
 
@@ -149,32 +160,32 @@ struct Product {
 struct Warpgroup {
     u32 id = 0;
     std::deque<Product> pending;
-    u64 first = 0;                // number of pending.front()
-    u64 executed_groups = 0;      // groups below this number are complete
+    u64 first = 0;            // number of pending.front()
+    u64 executed_groups = 0;  // groups below this number are complete
     std::vector<Thread*> waiters;
 };
 
 struct Mbarrier {
     u32 offset = 0;
     u32 count = 0, pending = 0;
-    i64 bytes = 0;                // expected and not yet arrived
-    i64 copies = 0;               // TMA loads of this phase in flight
+    i64 bytes = 0;   // expected and not yet arrived
+    i64 copies = 0;  // TMA loads of this phase in flight
     i64 copy_bytes = 0;
-    u64 phase = 0;                // completed phases
-    bool fenced = false;          // its initialisation is visible to the async proxy
-    Agent agent = 0;              // of the TMA loads that it counts
+    u64 phase = 0;        // completed phases
+    bool fenced = false;  // its initialisation is visible to the async proxy
+    Agent agent = 0;      // of the TMA loads that it counts
     Agent initialiser = 0;
     i32 init_epoch = 0;
     Clock gathering, completed;
-    i64 loads_phase = -1;         // last phase with a TMA load
+    i64 loads_phase = -1;  // last phase with a TMA load
     Site load_at;
     std::vector<Thread*> waiters;
-    std::vector<Thread*> released;      // woken by the last completion and not yet run
-    std::vector<i64> last_waited;       // by thread: phase it last saw complete
+    std::vector<Thread*> released;  // woken by the last completion and not yet run
+    std::vector<i64> last_waited;   // by thread: phase it last saw complete
 };
 
 struct NamedBarrier {
-    u32 threads = 0;              // of the generation in progress
+    u32 threads = 0;  // of the generation in progress
     u32 arrived = 0;
     u64 generation = 0;
     Clock gathering;
@@ -185,10 +196,10 @@ struct NamedBarrier {
 // A word of global memory that blocks share through atomics: what they know of each other's accesses to it. Views are by block.
 using BlockView = std::map<u32, i32>;
 struct SharedWord {
-    BlockView accesses;           // last atomic of each block, in its own count
-    BlockView turns;              // and in the word's count: an atomic follows those with lower numbers
+    BlockView accesses;  // last atomic of each block, in its own count
+    BlockView turns;     // and in the word's count: an atomic follows those with lower numbers
     i32 turn = 0;
-    BlockView released;           // what a block that reads the word learns: views that were fenced before an atomic on it
+    BlockView released;  // what a block that reads the word learns: views that were fenced before an atomic on it
 };
 
 struct Block {
@@ -200,7 +211,7 @@ struct Block {
     Machine& machine;
     u32 index;
     ClockLayout layout;
-    u8* shared = nullptr;         // in the machine's arena
+    u8* shared = nullptr;  // in the machine's arena
     int arena_slot = -1;
     u32 shared_bytes = 0;
     Shadow shadow;
@@ -211,7 +222,7 @@ struct Block {
     NamedBarrier named[16];
     int agents = ClockLayout::kFirstDynamic;
     std::unordered_map<Agent, std::string> agent_names;
-    i64 free_registers = 0;       // the pool that setmaxnreg moves them through
+    i64 free_registers = 0;  // the pool that setmaxnreg moves them through
     std::vector<Thread*> register_waiters;
     BlockView view, fenced_view;  // of other blocks' global accesses; as at the last fence_device
     u32 live = 0;                 // threads that have not finished
@@ -222,7 +233,7 @@ struct Block {
 
 // An asynchronous operation: `run` is its effect.
 struct Operation {
-    u64 due;                      // earliest step, unless nothing else can happen
+    u64 due;  // earliest step, unless nothing else can happen
     Block* block;
     std::function<void()> run;
 };
@@ -236,9 +247,10 @@ public:
     static Thread& self();
     static Machine& current();
 
-    void block_thread(Thread& t, const Waiting& what);   // switches away until wake()
+    void block_thread(Thread& t, const Waiting& what);  // switches away until wake()
     void wake(Thread& t);
-    void maybe_yield(u32 one_in = 8);                    // now and then another warp runs in between
+    void maybe_yield(u32 one_in = 8);  // now and then another warp runs in between
+    void linger();                     // often, and for long: where blocks meet
     void schedule(Block& block, std::function<void()> run);
 
     // Ends the run with a fault. From a fiber this does not return.
@@ -256,11 +268,11 @@ public:
     const std::function<void()>& kernel;
     const Options& options;
     Random random;
-    u32 elected_lane;            // the same for every elect_one of a run
-    int registers;               // of a thread at launch
+    u32 elected_lane;  // the same for every elect_one of a run
+    int registers;     // of a thread at launch
     bool previous_launch_waited = false;
     std::unordered_map<const void*, SharedWord> shared_words;
-    std::string early_access;    // first global access before wait_for_previous_launch
+    std::string early_access;  // first global access before wait_for_previous_launch
 
 private:
     friend struct Block;
@@ -291,7 +303,7 @@ private:
 std::string describe(const Thread& t);
 std::string describe(const Block& block, Agent agent);
 std::string describe(const Site& at);
-std::string describe_shared(u32 offset);   // window address and offset
+std::string describe_shared(u32 offset);  // window address and offset
 
 // Ends the run with a fault of the running thread; its place and position are added to the text.
 [[noreturn]] void fail(const char* kind, const std::string& text, const Site& at);

@@ -33,7 +33,8 @@ HOPFILL_WIDE void multiply(float* __restrict d, const float* __restrict a, const
 
 namespace {
 
-HOPFILL_WIDE void reduced_row(float* __restrict row, const float* __restrict a, const float* __restrict b, u32* __restrict top, i32* __restrict sum, int n, int k) {
+HOPFILL_WIDE void reduced_row(float* __restrict row, const float* __restrict a, const float* __restrict b, u32* __restrict top, i32* __restrict sum,
+                              int n, int k) {
     constexpr u32 kMagnitude = 0x7fffffffu;
     for (int j = 0; j < n; ++j) top[j] = __builtin_bit_cast(u32, row[j]) & kMagnitude;
     for (int i = 0; i < k; ++i) {

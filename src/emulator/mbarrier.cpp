@@ -11,7 +11,8 @@ void mbarrier_init(u64* bar, u32 arrivals, Site at) {
     Thread& t = Machine::self();
     Block& block = *t.block;
     const u32 offset = shared_offset(bar, 8, 8, "mbarrier_init", at);
-    if (arrivals == 0 || arrivals >= 1u << 20) fail("barrier-init", fmt::format("an mbarrier for {} arrivals; 1 to 2^20 - 1 are possible", arrivals), at);
+    if (arrivals == 0 || arrivals >= 1u << 20)
+        fail("barrier-init", fmt::format("an mbarrier for {} arrivals; 1 to 2^20 - 1 are possible", arrivals), at);
     const Actor actor{t.clock.data(), t.agent(), t.epoch(), false, Machine::current().site_index(at)};
     const auto [it, fresh] = block.mbarriers.try_emplace(offset);
     if (!fresh) fail("barrier-init", fmt::format("the mbarrier at {} is initialised a second time", describe_shared(offset)), at);
@@ -58,14 +59,18 @@ void complete_if_done(Block& block, Mbarrier& b) {
     if (b.pending != 0 || b.bytes != 0) return;
     Machine& m = block.machine;
     if (b.copies != 0) {
-        m.fault("byte-count", fmt::format("byte-count: phase {} of the mbarrier at {} completes while {} bytes of its TMA loads are in flight: too few were expected\n"
-                                          "  block {}, last load at {}",
-                                          b.phase, describe_shared(b.offset), b.copy_bytes, block.index, describe(b.load_at)));
+        m.fault(
+            "byte-count",
+            fmt::format("byte-count: phase {} of the mbarrier at {} completes while {} bytes of its TMA loads are in flight: too few were expected\n"
+                        "  block {}, last load at {}",
+                        b.phase, describe_shared(b.offset), b.copy_bytes, block.index, describe(b.load_at)));
         return;
     }
     if (!b.released.empty()) {
-        m.fault("phase-lapped", fmt::format("phase-lapped: phase {} of the mbarrier at {} completes while a waiter for phase {} has not seen that one complete: {} at {}", b.phase,
-                                            describe_shared(b.offset), b.phase - 1, describe(*b.released.front()), describe(b.load_at)));
+        m.fault(
+            "phase-lapped",
+            fmt::format("phase-lapped: phase {} of the mbarrier at {} completes while a waiter for phase {} has not seen that one complete: {} at {}",
+                        b.phase, describe_shared(b.offset), b.phase - 1, describe(*b.released.front()), describe(b.load_at)));
         return;
     }
     if (b.loads_phase == static_cast<i64>(b.phase)) b.gathering[b.agent] = static_cast<i32>(b.phase) + 1;
@@ -89,9 +94,12 @@ void mbarrier_arrive(u64* bar, u32 bytes, Site at) {
     Mbarrier& b = find_mbarrier(bar, at);
     if (b.pending == 0)
         fail("barrier-over-arrival",
-             fmt::format("one arrival more than the {} of phase {} of the mbarrier at {}, which still waits for {} bytes", b.count, b.phase, describe_shared(b.offset), b.bytes), at);
+             fmt::format("one arrival more than the {} of phase {} of the mbarrier at {}, which still waits for {} bytes", b.count, b.phase,
+                         describe_shared(b.offset), b.bytes),
+             at);
     b.bytes += bytes;
-    if (b.bytes >= 1 << 20) fail("byte-count", fmt::format("{} bytes expected by the mbarrier at {}; it counts to 2^20 - 1", b.bytes, describe_shared(b.offset)), at);
+    if (b.bytes >= 1 << 20)
+        fail("byte-count", fmt::format("{} bytes expected by the mbarrier at {}; it counts to 2^20 - 1", b.bytes, describe_shared(b.offset)), at);
     b.gathering.join(t.clock);
     t.tick();
     --b.pending;
@@ -107,7 +115,10 @@ bool try_acquire(Thread& t, Mbarrier& b, u32 parity, const Site& at) {
     i64& last = b.last_waited[t.id];
     const i64 completed = static_cast<i64>(b.phase) - 1;
     if ((static_cast<u64>(last + 1) & 1) == (parity & 1) && completed > last + 1)
-        fail("phase-lapped", fmt::format("a wait for phase {} (parity {}) of the mbarrier at {} comes when phase {} has completed", last + 1, parity & 1, describe_shared(b.offset), completed), at);
+        fail("phase-lapped",
+             fmt::format("a wait for phase {} (parity {}) of the mbarrier at {} comes when phase {} has completed", last + 1, parity & 1,
+                         describe_shared(b.offset), completed),
+             at);
     if ((b.phase & 1) == (parity & 1)) return false;
     if (completed >= 0) t.clock.join(b.completed);
     last = completed;

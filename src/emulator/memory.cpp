@@ -16,7 +16,8 @@ u8* shared_memory() { return Machine::self().block->shared; }
 u32 shared_address(const void* p, Site at) {
     const Block& b = *Machine::self().block;
     const u8* at_byte = static_cast<const u8*>(p);
-    if (at_byte < b.shared || at_byte > b.shared + kSharedLimit) fail("shared-out-of-bounds", "a pointer outside shared memory where one to it is needed", at);
+    if (at_byte < b.shared || at_byte > b.shared + kSharedLimit)
+        fail("shared-out-of-bounds", "a pointer outside shared memory where one to it is needed", at);
     return static_cast<u32>(at_byte - b.shared) + kWindowStart;
 }
 
@@ -25,7 +26,9 @@ u32 shared_offset(const void* p, u32 bytes, u32 alignment, const char* what, con
     const i64 offset = static_cast<const u8*>(p) - b.shared;
     if (offset < 0 || offset + bytes > b.shared_bytes)
         fail("shared-out-of-bounds",
-             fmt::format("{} touches bytes {} to {} of dynamic shared memory, of which the launch has {}", what, offset, offset + bytes - 1, b.shared_bytes), at);
+             fmt::format("{} touches bytes {} to {} of dynamic shared memory, of which the launch has {}", what, offset, offset + bytes - 1,
+                         b.shared_bytes),
+             at);
     if (offset % alignment != 0)
         fail("alignment", fmt::format("{} at byte {} of dynamic shared memory, which must be a multiple of {}", what, offset, alignment), at);
     return static_cast<u32>(offset);
@@ -97,14 +100,16 @@ void global_write(const void* p, u32 bytes, Site at) {
         const auto own = word->second.turns.find(block.index);
         if (own != word->second.turns.end() && own->second > word->second.turns.at(other)) continue;
         if (other != block.index && (known == block.view.end() || known->second < when))
-            fail("race", fmt::format("a store to a word of global memory that block {} has an atomic on, with no fence_device and atomic between", other), at);
+            fail("race",
+                 fmt::format("a store to a word of global memory that block {} has an atomic on, with no fence_device and atomic between", other),
+                 at);
     }
 }
 
 u32 global_add(u32* p, u32 v, Site at) {
     scalar_access(p, 4, true, "an atomic", at);
     Machine& m = Machine::current();
-    m.maybe_yield(2);
+    m.linger();
     Block& block = *Machine::self().block;
     SharedWord& word = m.shared_words[p];
     for (const auto& [other, when] : block.fenced_view) word.released[other] = std::max(word.released[other], when);

@@ -6,16 +6,20 @@
 namespace hopfill::emulator {
 
 struct Descriptor {
-    u32 start, leading, stride;    // bytes
+    u32 start, leading, stride;  // bytes
     u32 base_offset;
     Swizzle swizzle;
-    bool reserved_bits;            // some bit is set that must not be
+    bool reserved_bits;  // some bit is set that must not be
 
     static constexpr Descriptor decode(u64 d) {
         constexpr Swizzle kLayout[] = {Swizzle::none, Swizzle::b128, Swizzle::b64, Swizzle::b32};
         constexpr u64 kReserved = u64{3} << 14 | u64{3} << 30 | u64{7} << 46 | u64{0x3ff} << 52;
-        return {static_cast<u32>(d & 0x3fff) << 4, static_cast<u32>(d >> 16 & 0x3fff) << 4, static_cast<u32>(d >> 32 & 0x3fff) << 4,
-                static_cast<u32>(d >> 49 & 7), kLayout[d >> 62], (d & kReserved) != 0};
+        return {static_cast<u32>(d & 0x3fff) << 4,
+                static_cast<u32>(d >> 16 & 0x3fff) << 4,
+                static_cast<u32>(d >> 32 & 0x3fff) << 4,
+                static_cast<u32>(d >> 49 & 7),
+                kLayout[d >> 62],
+                (d & kReserved) != 0};
     }
 
     // Address of 16 bytes of a K-major operand: row (of M or N), and which half of the instruction's 32 bytes along K.

@@ -25,8 +25,10 @@ std::string role(const Block& block, u32 warp) {
 
 std::string waits_for(const Block& block, const Waiting& w) {
     switch (w.what) {
-        case Waiting::nothing: return "can run";
-        case Waiting::collective: return fmt::format("waits for the other lanes of its warp in {}", w.name);
+        case Waiting::nothing:
+            return "can run";
+        case Waiting::collective:
+            return fmt::format("waits for the other lanes of its warp in {}", w.name);
         case Waiting::mbarrier: {
             const Mbarrier& b = *w.bar;
             return fmt::format("waits for phase {} (parity {}) of mbarrier {}: {} of {} arrivals and {} bytes are missing in phase {}", w.detail,
@@ -43,8 +45,10 @@ std::string waits_for(const Block& block, const Waiting& w) {
                 text += fmt::format(", which {} of 128 threads have issued ({})", g.pending.front().arrived, describe(g.pending.front().at));
             return text;
         }
-        case Waiting::bulk_read: return "waits until its bulk stores have read shared memory";
-        case Waiting::bulk_write: return "waits for its bulk stores";
+        case Waiting::bulk_read:
+            return "waits until its bulk stores have read shared memory";
+        case Waiting::bulk_write:
+            return "waits for its bulk stores";
         case Waiting::registers:
             return fmt::format("waits in setmaxnreg for {} registers a thread; {} registers of the block are free", w.detail, block.free_registers);
     }
@@ -55,19 +59,32 @@ std::string waits_for(const Block& block, const Waiting& w) {
 
 const char* name_of(Op op) {
     switch (op) {
-        case Op::shuffle: return "a shuffle";
-        case Op::ballot: return "a vote";
-        case Op::sync_warp: return "sync_warp";
-        case Op::elect: return "elect_one";
-        case Op::store_matrix: return "store_matrix";
-        case Op::barrier_sync: return "a named barrier (sync)";
-        case Op::barrier_arrive: return "a named barrier (arrive)";
-        case Op::set_registers: return "setmaxnreg";
-        case Op::wgmma_fence: return "wgmma_fence";
-        case Op::wgmma_mma: return "a wgmma";
-        case Op::wgmma_commit: return "wgmma_commit";
-        case Op::wgmma_wait: return "wgmma_wait";
-        case Op::exit: return "the kernel's end";
+        case Op::shuffle:
+            return "a shuffle";
+        case Op::ballot:
+            return "a vote";
+        case Op::sync_warp:
+            return "sync_warp";
+        case Op::elect:
+            return "elect_one";
+        case Op::store_matrix:
+            return "store_matrix";
+        case Op::barrier_sync:
+            return "a named barrier (sync)";
+        case Op::barrier_arrive:
+            return "a named barrier (arrive)";
+        case Op::set_registers:
+            return "setmaxnreg";
+        case Op::wgmma_fence:
+            return "wgmma_fence";
+        case Op::wgmma_mma:
+            return "a wgmma";
+        case Op::wgmma_commit:
+            return "wgmma_commit";
+        case Op::wgmma_wait:
+            return "wgmma_wait";
+        case Op::exit:
+            return "the kernel's end";
     }
     return "";
 }
@@ -98,13 +115,15 @@ void fail(const char* kind, const std::string& text, const Site& at) {
 
 void fail_conflict(Block& block, const Conflict& c, const char* what, bool write, bool async, const Site& at) {
     const std::string where = describe_shared(c.offset);
-    if (c.kind == Conflict::uninitialised) fail("uninitialised-read", fmt::format("{} reads shared memory {} that nothing has written", what, where), at);
+    if (c.kind == Conflict::uninitialised)
+        fail("uninitialised-read", fmt::format("{} reads shared memory {} that nothing has written", what, where), at);
     if (c.kind == Conflict::on_barrier) fail("barrier-access", fmt::format("{} touches the mbarrier at {}", what, where), at);
     const std::string other = fmt::format("{} at {}", describe(block, c.agent), describe(Machine::current().site(c.site)));
     const bool other_thread = ClockLayout::is_thread(c.agent);
     if (c.kind == Conflict::unfenced)
         fail("missing-proxy-fence",
-             fmt::format("{} touches shared memory {} through the async proxy; written by {}, with no fence_async_shared after", what, where, other), at);
+             fmt::format("{} touches shared memory {} through the async proxy; written by {}, with no fence_async_shared after", what, where, other),
+             at);
     if (c.kind == Conflict::unordered_read)
         fail(async || !other_thread ? "overwrite-before-release" : "race",
              fmt::format("{} overwrites shared memory {}, whose read by {} is not known to be over", what, where, other), at);

@@ -59,9 +59,14 @@ Thread& Machine::self() { return *t_thread; }
 Machine& Machine::current() { return *t_machine; }
 
 Block::Block(Machine& m, u32 block_index)
-    : machine(m), index(block_index), layout{m.launch.threads}, shared_bytes(static_cast<u32>(m.launch.shared_bytes)),
-      shadow(static_cast<u32>(m.launch.shared_bytes), layout), threads(static_cast<std::size_t>(m.launch.threads)),
-      warps(static_cast<std::size_t>(m.launch.threads) / 32), warpgroups((static_cast<std::size_t>(m.launch.threads) + 127) / 128) {
+    : machine(m),
+      index(block_index),
+      layout{m.launch.threads},
+      shared_bytes(static_cast<u32>(m.launch.shared_bytes)),
+      shadow(static_cast<u32>(m.launch.shared_bytes), layout),
+      threads(static_cast<std::size_t>(m.launch.threads)),
+      warps(static_cast<std::size_t>(m.launch.threads) / 32),
+      warpgroups((static_cast<std::size_t>(m.launch.threads) + 127) / 128) {
     for (std::size_t i = 0; i < m.arenas_.size(); ++i) {
         if (!m.arena_used_[i]) {
             m.arena_used_[i] = true;
@@ -151,6 +156,11 @@ void Machine::wake(Thread& t) {
 
 void Machine::maybe_yield(u32 one_in) {
     if (random.one_in(one_in)) scheduler_ = std::move(scheduler_).resume();
+}
+
+void Machine::linger() {
+    if (random.one_in(2)) running_->warp->starved_until = steps_ + random.below(2000);
+    maybe_yield(2);
 }
 
 // Latencies from none to long, so that copies overtake each other and the threads.

@@ -11,17 +11,17 @@ namespace hopfill::emulator {
 
 // Who accesses, and what it has seen.
 struct Actor {
-    const i32* seen;     // a clock of the block
+    const i32* seen;  // a clock of the block
     Agent agent;
     i32 epoch;
-    bool async;          // through the async proxy: needs proxy fences of generic writes
+    bool async;  // through the async proxy: needs proxy fences of generic writes
     u16 site;
 };
 
 struct Conflict {
     enum Kind : u8 { none, uninitialised, unordered_write, unordered_read, unfenced, on_barrier } kind = none;
-    u32 offset = 0;      // of the granule or word
-    Agent agent = 0;     // of the earlier access
+    u32 offset = 0;   // of the granule or word
+    Agent agent = 0;  // of the earlier access
     u16 site = 0;
 };
 
@@ -49,10 +49,10 @@ private:
         u16 write_site = 0;
         bool initialised = false;
         bool generic_write = false;
-        u8 barriers = 0;     // one bit for each half of the granule
-        u8 reads = 0;        // entries of `read` in use
-        i32 split = -1;      // index of the four word cells, when the granule is kept in parts
-        i32 overflow = -1;   // index of further reads
+        u8 barriers = 0;    // one bit for each half of the granule
+        u8 reads = 0;       // entries of `read` in use
+        i32 split = -1;     // index of the four word cells, when the granule is kept in parts
+        i32 overflow = -1;  // index of further reads
         Read read[3];
     };
     struct Words {

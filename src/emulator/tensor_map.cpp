@@ -10,14 +10,16 @@ namespace hopfill::emulator {
 Result<TensorMap> encode(const TensorMapSpec& spec) {
     const auto bad = [](std::string field, std::string message) { return Error{Code::invalid_argument, std::move(field), std::move(message)}; };
     const u32 bytes = static_cast<u32>(elem_bytes(spec.elem));
-    if (spec.base == nullptr || reinterpret_cast<u64>(spec.base) % 16 != 0) return bad("base", fmt::format("{} is not a 16-byte aligned address", spec.base));
+    if (spec.base == nullptr || reinterpret_cast<u64>(spec.base) % 16 != 0)
+        return bad("base", fmt::format("{} is not a 16-byte aligned address", spec.base));
     EncodedMap map{};
     map.magic = EncodedMap::kMagic;
     map.elem = spec.elem;
     map.swizzle = spec.swizzle;
     map.base = reinterpret_cast<u64>(spec.base);
     for (std::size_t i = 0; i < 5; ++i) {
-        if (spec.size[i] < 1 || spec.size[i] > u64{1} << 32) return bad(fmt::format("size[{}]", i), fmt::format("{}; 1 to 2^32 are possible", spec.size[i]));
+        if (spec.size[i] < 1 || spec.size[i] > u64{1} << 32)
+            return bad(fmt::format("size[{}]", i), fmt::format("{}; 1 to 2^32 are possible", spec.size[i]));
         if (spec.box[i] < 1 || spec.box[i] > 256) return bad(fmt::format("box[{}]", i), fmt::format("{}; 1 to 256 are possible", spec.box[i]));
         map.last[i] = static_cast<u32>(spec.size[i] - 1);
         map.box[i] = static_cast<u16>(spec.box[i]);

@@ -14,7 +14,7 @@ struct EncodedMap {
     u16 box[5];
     u64 base;
     u64 stride[4];
-    u32 last[5];    // size - 1
+    u32 last[5];  // size - 1
 
     u32 row_bytes() const { return box[0] * static_cast<u32>(elem_bytes(elem)); }
     u32 rows() const { return u32{box[1]} * box[2] * box[3] * box[4]; }

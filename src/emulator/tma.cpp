@@ -11,20 +11,25 @@ namespace {
 
 EncodedMap read_map(const TensorMap* map, const Site& at) {
     EncodedMap m;
-    if (reinterpret_cast<u64>(map) % 64 != 0) fail("alignment", fmt::format("a tensor map at {}, which must be 64-byte aligned", static_cast<const void*>(map)), at);
+    if (reinterpret_cast<u64>(map) % 64 != 0)
+        fail("alignment", fmt::format("a tensor map at {}, which must be 64-byte aligned", static_cast<const void*>(map)), at);
     std::memcpy(&m, map->opaque, sizeof m);
     if (m.magic != EncodedMap::kMagic) fail("tensor-map", "the tensor map has not been encoded", at);
     if (const u32 span = swizzle_span(m.swizzle); span != 0 && m.row_bytes() != span)
-        fail("tensor-map", fmt::format("rows of {} bytes under a swizzle of {}: how they lie in shared memory is not documented", m.row_bytes(), span), at);
+        fail("tensor-map",
+             fmt::format("rows of {} bytes under a swizzle of {}: how they lie in shared memory is not documented", m.row_bytes(), span), at);
     return m;
 }
 
 // Place of a row's chunk in shared memory: what the swizzle looks at is the address.
-u32 chunk_offset(const EncodedMap& m, u32 start, u32 row, u32 byte) { return swizzle_address(start + kWindowStart + row * m.row_bytes() + byte, m.swizzle) - kWindowStart; }
+u32 chunk_offset(const EncodedMap& m, u32 start, u32 row, u32 byte) {
+    return swizzle_address(start + kWindowStart + row * m.row_bytes() + byte, m.swizzle) - kWindowStart;
+}
 
 void check_rows(const EncodedMap& m, const i32 (&c)[5], bool write, const char* what, const Site& at) {
     for_each_row(m, c, [&](u32, const BoxRow& row) {
-        if (row.count != 0) global_access(reinterpret_cast<const void*>(row.address), row.count * static_cast<std::size_t>(elem_bytes(m.elem)), write, what, at);
+        if (row.count != 0)
+            global_access(reinterpret_cast<const void*>(row.address), row.count * static_cast<std::size_t>(elem_bytes(m.elem)), write, what, at);
     });
 }
 
@@ -41,7 +46,10 @@ void tma_load(void* to, const TensorMap* map, u64* bar, const i32 (&c)[5], Site 
     const EncodedMap m = read_map(map, at);
     Mbarrier& b = find_mbarrier(bar, at);
     if (!b.fenced)
-        fail("barrier-init", fmt::format("TMA counts on the mbarrier at {}, whose initialisation no fence_mbarrier_init made visible to it", describe_shared(b.offset)), at);
+        fail("barrier-init",
+             fmt::format("TMA counts on the mbarrier at {}, whose initialisation no fence_mbarrier_init made visible to it",
+                         describe_shared(b.offset)),
+             at);
     const u32 bytes = m.box_bytes();
     const u32 offset = shared_offset(to, bytes, 128, "tma_load", at);
     check_rows(m, c, false, "tma_load", at);
@@ -109,7 +117,9 @@ void tma_store(const TensorMap* map, const void* from, const i32 (&c)[5], Site a
             const i32 at[5] = {at0[0], at0[1], at0[2], at0[3], at0[4]};
             const u32 element = static_cast<u32>(elem_bytes(m.elem));
             for_each_row(m, at, [&](u32 row, const BoxRow& r) {
-                if (r.count != 0) std::memcpy(reinterpret_cast<void*>(r.address), box.data() + row * m.row_bytes() + r.first * element, std::size_t{r.count} * element);
+                if (r.count != 0)
+                    std::memcpy(reinterpret_cast<void*>(r.address), box.data() + row * m.row_bytes() + r.first * element,
+                                std::size_t{r.count} * element);
             });
             --group->writing;
             wake_storer();
@@ -154,22 +164,25 @@ void check_block_exit(Block& block) {
         bool seen = false;
         for (const Thread& t : block.threads) seen = seen || t.clock[b.agent] > b.loads_phase;
         if (!seen) {
-            m.fault("exit-in-flight", fmt::format("exit-in-flight: block {} ends, and no thread has waited for the TMA load at {} on the mbarrier at {}, phase {}", block.index,
-                                                  describe(b.load_at), describe_shared(offset), b.loads_phase));
+            m.fault("exit-in-flight",
+                    fmt::format("exit-in-flight: block {} ends, and no thread has waited for the TMA load at {} on the mbarrier at {}, phase {}",
+                                block.index, describe(b.load_at), describe_shared(offset), b.loads_phase));
             return;
         }
     }
     for (u32 id = 0; id < 16; ++id) {
         const NamedBarrier& b = block.named[id];
         if (b.arrived != 0) {
-            m.fault("barrier-unfinished", fmt::format("barrier-unfinished: block {} ends with {} of {} threads arrived at named barrier {}, first at {}", block.index, b.arrived,
-                                                      b.threads, id, describe(b.first_at)));
+            m.fault("barrier-unfinished",
+                    fmt::format("barrier-unfinished: block {} ends with {} of {} threads arrived at named barrier {}, first at {}", block.index,
+                                b.arrived, b.threads, id, describe(b.first_at)));
             return;
         }
     }
     for (std::size_t w = 0; w + 1 < block.warps.size(); ++w) {
         if ((w + 1) % 4 != 0 && block.warps[w].registers != block.warps[w + 1].registers) {
-            m.fault("registers", fmt::format("registers: warps {} and {} of block {}'s warpgroup {} end with {} and {} registers a thread: setmaxnreg is for all warps of a warpgroup",
+            m.fault("registers", fmt::format("registers: warps {} and {} of block {}'s warpgroup {} end with {} and {} registers a thread: "
+                                             "setmaxnreg is for all warps of a warpgroup",
                                              w, w + 1, block.index, w / 4, block.warps[w].registers, block.warps[w + 1].registers));
             return;
         }

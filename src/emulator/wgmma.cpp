@@ -36,7 +36,8 @@ void check_fenced(Thread& t, const void* registers, u32 bytes, const char* what,
         if (k.hash != hash_of(registers, bytes)) fail("missing-wgmma-fence", fmt::format("{} written since the last wgmma_fence", what), at);
         return;
     }
-    if (t.retired_since_fence) fail("missing-wgmma-fence", fmt::format("{} used for the first time, with no wgmma_fence since the last wgmma_wait", what), at);
+    if (t.retired_since_fence)
+        fail("missing-wgmma-fence", fmt::format("{} used for the first time, with no wgmma_fence since the last wgmma_wait", what), at);
     t.known.push_back({registers, bytes, hash_of(registers, bytes)});
     if (t.known.size() > 256) t.known.erase(t.known.begin());
 }
@@ -89,14 +90,17 @@ void check_operand(Block& block, Warpgroup& group, const Product& p, bool b_oper
     const char* const name = b_operand ? "B" : "A";
     const Descriptor d = Descriptor::decode(b_operand ? p.b : p.a);
     if (d.reserved_bits || d.base_offset != 0)
-        fail("descriptor", fmt::format("descriptor {:#018x} of operand {} has reserved bits or a base offset set", b_operand ? p.b : p.a, name), p.at);
+        fail("descriptor", fmt::format("descriptor {:#018x} of operand {} has reserved bits or a base offset set", b_operand ? p.b : p.a, name),
+             p.at);
     const Actor actor{p.seen.data(), static_cast<Agent>(ClockLayout::kWarpgroups + group.id), static_cast<i32>(p.group) + 1, true,
                       Machine::current().site_index(p.at)};
     for_each_chunk(p, b_operand, [&](u32 address, u32, u32) {
         const u32 offset = address - kWindowStart;
         if (address < kWindowStart || offset + 16 > block.shared_bytes)
-            fail("shared-out-of-bounds", fmt::format("operand {} (descriptor {:#018x}) reaches shared address {:#x}; the launch has {} bytes from {:#x}", name,
-                                                     b_operand ? p.b : p.a, address, block.shared_bytes, kWindowStart), p.at);
+            fail("shared-out-of-bounds",
+                 fmt::format("operand {} (descriptor {:#018x}) reaches shared address {:#x}; the launch has {} bytes from {:#x}", name,
+                             b_operand ? p.b : p.a, address, block.shared_bytes, kWindowStart),
+                 p.at);
         const Conflict c = block.shadow.read(offset, 16, actor);
         if (c.kind != Conflict::none) fail_conflict(block, c, b_operand ? "a wgmma (operand B)" : "a wgmma (operand A)", false, true, p.at);
     });
@@ -136,7 +140,8 @@ InFlight* find_in_flight(Thread& t, const float* d, int count, const Site& at) {
     for (InFlight& f : t.in_flight) {
         if (f.d == d && f.count == count) return &f;
         if (d < f.d + f.count && f.d < d + count)
-            fail("register-in-flight", fmt::format("accumulators overlap those of the wgmma in flight from {} with another shape", describe(f.at)), at);
+            fail("register-in-flight", fmt::format("accumulators overlap those of the wgmma in flight from {} with another shape", describe(f.at)),
+                 at);
     }
     return nullptr;
 }
@@ -196,10 +201,13 @@ void wgmma(const WgmmaShape& shape, float* d, const u32* a_registers, u64 a, u64
         group.pending.push_back(std::move(fresh));
     }
     Product& p = group.pending[place];
-    if (!(p.shape == shape) || p.a != a || p.b != b || p.a_in_registers != (a_registers != nullptr) || p.at.line() != at.line() || p.group != t.groups ||
-        p.starts_chain != (flight == nullptr))
-        fail("divergence", fmt::format("the warpgroup is not converged: this thread issues its wgmma number {} with other operands, in another group or at another place than others did at {}",
-                                       t.products - 1, describe(p.at)), at);
+    if (!(p.shape == shape) || p.a != a || p.b != b || p.a_in_registers != (a_registers != nullptr) || p.at.line() != at.line() ||
+        p.group != t.groups || p.starts_chain != (flight == nullptr))
+        fail("divergence",
+             fmt::format("the warpgroup is not converged: this thread issues its wgmma number {} with other operands, in another group or at another "
+                         "place than others did at {}",
+                         t.products - 1, describe(p.at)),
+             at);
     if (flight == nullptr) {
         check_fenced(t, d, count * 4, "accumulators", at);
         float* to = p.chain->d.data();
@@ -248,7 +256,8 @@ void wgmma_wait(u32 pending, Site at) {
     std::erase_if(t.flight_a, [&](const FlightA& f) {
         if (f.group >= target) return false;
         if (std::memcmp(f.a, f.value, sizeof f.value) != 0)
-            fail("register-in-flight", fmt::format("registers of operand A were written while the wgmma from {} still read them", describe(f.at)), at);
+            fail("register-in-flight", fmt::format("registers of operand A were written while the wgmma from {} still read them", describe(f.at)),
+                 at);
         return true;
     });
     std::erase_if(t.in_flight, [&](const InFlight& f) {

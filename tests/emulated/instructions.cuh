@@ -26,8 +26,8 @@ struct WgmmaCase {
     // Columns of a TMA box: a swizzle span, or the 16 bytes of a core matrix.
     constexpr i32 columns_a() const { return (span_a == 0 ? 16 : span_a) / elem_bytes(elem); }
     constexpr i32 columns_b() const { return (span_b == 0 ? 16 : span_b) / elem_bytes(elem); }
-    constexpr i32 width_a() const { return k() < columns_a() ? columns_a() : k(); }        // columns of A in memory
-    constexpr i32 width_b() const {                                                        // and of B, N of them where it is MN-major
+    constexpr i32 width_a() const { return k() < columns_a() ? columns_a() : k(); }  // columns of A in memory
+    constexpr i32 width_b() const {                                                  // and of B, N of them where it is MN-major
         const i32 w = b_mn_major ? n : k();
         return ceil_div(w, columns_b()) * columns_b();
     }
@@ -100,7 +100,7 @@ constexpr i32 wgmma_shared_bytes(const WgmmaCase& c) {
 // TMA: a box in, shared memory as it then lies out as bytes; and back through a store at other coordinates.
 struct TmaParams {
     TensorMap from, to;
-    u8* bytes;           // what lies in shared memory after the load
+    u8* bytes;  // what lies in shared memory after the load
     i32 box_bytes;
     i32 at[5], put[5];
 };

@@ -31,8 +31,8 @@ inline std::string kind_of(const Report& r) { return r.faults.empty() ? "clean" 
 inline std::string text_of(const Report& r) { return r.faults.empty() ? "" : r.faults[0].text; }
 
 // A 2-D 16-bit tensor [rows, columns] as a tensor map with the given box.
-inline TensorMap map_2d(const void* base, std::uint64_t columns, std::uint64_t rows, std::uint32_t box_columns, std::uint32_t box_rows, Swizzle swizzle,
-                        Elem elem = Elem::bf16) {
+inline TensorMap map_2d(const void* base, std::uint64_t columns, std::uint64_t rows, std::uint32_t box_columns, std::uint32_t box_rows,
+                        Swizzle swizzle, Elem elem = Elem::bf16) {
     const std::uint64_t row = columns * static_cast<std::uint64_t>(elem_bytes(elem));
     TensorMapSpec s{elem, swizzle, base, {columns, rows, 1, 1, 1}, {row, row, row, row}, {box_columns, box_rows, 1, 1, 1}};
     Result<TensorMap> map = emulator::encode(s);

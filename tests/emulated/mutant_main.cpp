@@ -39,8 +39,8 @@ void check(int schedules) {
             emulator::Options options;
             options.seed = static_cast<u64>(seed);
             options.max_steps = 3'000'000;
-            const testing::Outcome outcome =
-                work.run(options, [](const planner::LaunchSpec& spec, const emulator::Options& o) { return emulator::run_kernel(spec, kernel<Row>, o); });
+            const testing::Outcome outcome = work.run(
+                options, [](const planner::LaunchSpec& spec, const emulator::Options& o) { return emulator::run_kernel(spec, kernel<Row>, o); });
             if (outcome.kind == "clean") continue;
             std::printf("%s\n%s\n", outcome.kind.c_str(), outcome.text.c_str());
             std::exit(0);

@@ -31,7 +31,8 @@ int main(int argc, char** argv) {
             const long problem = next.fetch_add(1);
             if (problem * kPerProblem >= schedules) return;
             const int row = static_cast<int>(problem % rows);
-            testing::Workload workload(testing::random_case(row, static_cast<std::uint64_t>(first + problem)), static_cast<std::uint64_t>(first + problem));
+            testing::Workload workload(testing::random_case(row, static_cast<std::uint64_t>(first + problem)),
+                                       static_cast<std::uint64_t>(first + problem));
             for (long i = problem * kPerProblem; i < (problem + 1) * kPerProblem && i < schedules; ++i) {
                 emulator::Options options;
                 options.seed = static_cast<std::uint64_t>(first + i);
@@ -41,7 +42,8 @@ int main(int argc, char** argv) {
                 ++by_family[workload.kernel_name().substr(0, workload.kernel_name().find("_hd"))];
                 if (outcome.kind != "clean") {
                     ++faults;
-                    std::printf("problem %ld, schedule %ld: %s: %s\n%s\n", first + problem, first + i, workload.kernel_name().c_str(), outcome.kind.c_str(), outcome.text.c_str());
+                    std::printf("problem %ld, schedule %ld: %s: %s\n%s\n", first + problem, first + i, workload.kernel_name().c_str(),
+                                outcome.kind.c_str(), outcome.text.c_str());
                 }
                 if (++done % 500 == 0) std::printf("%ld of %ld schedules, %ld faults, %.0f s\n", done, schedules, faults, seconds());
                 std::fflush(stdout);
@@ -52,6 +54,7 @@ int main(int argc, char** argv) {
     for (unsigned i = 0; i < workers; ++i) threads.emplace_back(work);
     for (std::thread& t : threads) t.join();
     for (const auto& [family, n] : by_family) std::printf("%s: %ld schedules\n", family.c_str(), n);
-    std::printf("soak: %ld schedules of %ld kernels, %ld faults, %llu steps, %.0f s\n", done, rows, faults, static_cast<unsigned long long>(steps), seconds());
+    std::printf("soak: %ld schedules of %ld kernels, %ld faults, %llu steps, %.0f s\n", done, rows, faults, static_cast<unsigned long long>(steps),
+                seconds());
     return faults == 0 ? 0 : 1;
 }

@@ -10,12 +10,49 @@ namespace hopfill::testing {
 namespace {
 
 enum Fault : int {
-    sound, no_full_wait, wrong_full_phase, no_empty_wait, no_release, late_data_wait, few_bytes, many_bytes, one_arrival_more, no_proxy_fence,
-    no_barrier_before_store, no_wait_for_store_read, no_wgmma_fence, no_wgmma_fence_after_softmax, no_wgmma_wait, write_in_flight, write_a_in_flight,
-    no_init_fence, no_block_sync, exit_before_store_read, exit_with_load, exit_with_products, shared_out_of_bounds, shared_out_of_bounds_tma,
-    operand_out_of_bounds, global_out_of_bounds, tensor_out_of_bounds, uninitialised, half_a_warp, half_a_warpgroup, two_places, too_many_registers,
-    take_without_room, generic_race, lane_race, barrier_count, barrier_left, barrier_overwritten, uninitialised_barrier, misaligned_tma,
-    descriptor_reserved, early_access, fault_count,
+    sound,
+    no_full_wait,
+    wrong_full_phase,
+    no_empty_wait,
+    no_release,
+    late_data_wait,
+    few_bytes,
+    many_bytes,
+    one_arrival_more,
+    no_proxy_fence,
+    no_barrier_before_store,
+    no_wait_for_store_read,
+    no_wgmma_fence,
+    no_wgmma_fence_after_softmax,
+    no_wgmma_wait,
+    write_in_flight,
+    write_a_in_flight,
+    no_init_fence,
+    no_block_sync,
+    exit_before_store_read,
+    exit_with_load,
+    exit_with_products,
+    shared_out_of_bounds,
+    shared_out_of_bounds_tma,
+    operand_out_of_bounds,
+    global_out_of_bounds,
+    tensor_out_of_bounds,
+    uninitialised,
+    half_a_warp,
+    half_a_warpgroup,
+    two_places,
+    too_many_registers,
+    take_without_room,
+    generic_race,
+    lane_race,
+    barrier_count,
+    barrier_left,
+    barrier_overwritten,
+    uninitialised_barrier,
+    misaligned_tma,
+    descriptor_reserved,
+    early_access,
+    fault_count,
 };
 
 constexpr i32 kTiles = 4;
@@ -23,7 +60,7 @@ constexpr i32 kTileBytes = 64 * 128;
 
 struct Params {
     TensorMap x, w, y;
-    float* sums;          // one a row: generic global stores
+    float* sums;  // one a row: generic global stores
     const float* table;
 };
 
@@ -197,7 +234,8 @@ struct Problem {
             float sum = 0;
             for (i32 n = 0; n < 64; ++n) {
                 float v = 0;
-                for (i32 k = 0; k < 64; ++k) v += emulator::from_bf16(x[static_cast<std::size_t>(m * 64 + k)]) * emulator::from_bf16(w[static_cast<std::size_t>(n * 64 + k)]);
+                for (i32 k = 0; k < 64; ++k)
+                    v += emulator::from_bf16(x[static_cast<std::size_t>(m * 64 + k)]) * emulator::from_bf16(w[static_cast<std::size_t>(n * 64 + k)]);
                 ASSERT_EQ(emulator::to_bf16(0.5f * v), y[static_cast<std::size_t>(m * 64 + n)]) << "row " << m << " column " << n;
                 sum += v;
             }
@@ -269,7 +307,8 @@ TEST_P(Faults, IsNamedUnderEverySchedule) {
     const Planted& planted = GetParam();
     for (std::uint64_t seed = 0; seed < 12; ++seed) {
         Problem problem;
-        const Report r = emulator::emulate(problem.launch, [&] { all[static_cast<std::size_t>(planted.fault)](problem.p); }, {.seed = seed, .max_steps = 1'000'000});
+        const Report r = emulator::emulate(problem.launch, [&] { all[static_cast<std::size_t>(planted.fault)](problem.p); },
+                                           {.seed = seed, .max_steps = 1'000'000});
         EXPECT_THAT(planted.kinds, ::testing::Contains(kind_of(r))) << text_of(r);
         if (planted.fault == sound) {
             problem.check();

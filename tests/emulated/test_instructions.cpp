@@ -56,10 +56,17 @@ void check_wgmma() {
                     const std::size_t k = s * kStep + t % 4 * kPerWord + (w >= 2 ? kStep / 2 : 0);
                     std::memcpy(&words[(t * C.steps() + s) * 4 + w], &a_bytes[(row * kWidthA + k) * elem_bytes(C.elem)], 4);
                 }
-        const auto swizzle = [](i32 span) { return span == 128 ? Swizzle::b128 : span == 64 ? Swizzle::b64 : span == 32 ? Swizzle::b32 : Swizzle::none; };
+        const auto swizzle = [](i32 span) {
+            return span == 128 ? Swizzle::b128 : span == 64 ? Swizzle::b64 : span == 32 ? Swizzle::b32 : Swizzle::none;
+        };
         instructions::WgmmaParams p{map_2d(a_bytes.data(), kWidthA, 64, C.columns_a(), 64, swizzle(C.span_a), C.elem),
-                                    map_2d(b_bytes.data(), kWidthB, C.rows_b(), C.columns_b(), C.rows_b(), swizzle(C.span_b), C.elem), words.data(), d.data(), accumulate};
-        const Launch launch{1, 128, instructions::wgmma_shared_bytes(C), 0, {buffer("a", a_bytes), buffer("b", b_bytes), buffer("words", words), buffer("d", d, true)}};
+                                    map_2d(b_bytes.data(), kWidthB, C.rows_b(), C.columns_b(), C.rows_b(), swizzle(C.span_b), C.elem), words.data(),
+                                    d.data(), accumulate};
+        const Launch launch{1,
+                            128,
+                            instructions::wgmma_shared_bytes(C),
+                            0,
+                            {buffer("a", a_bytes), buffer("b", b_bytes), buffer("words", words), buffer("d", d, true)}};
         const Report r = emulator::emulate(launch, [&] { instructions::wgmma_kernel<C>(p); }, {.seed = 5});
         ASSERT_EQ(kind_of(r), "clean") << text_of(r);
         for (std::size_t t = 0; t < 128; ++t)
@@ -113,8 +120,8 @@ TEST(Wgmma, ReducedPrecisionOfE4m3) {
     for (const bool reduced : {true, false}) {
         std::vector<float> d(128 * 4);
         std::vector<u32> words(4);
-        instructions::WgmmaParams p{map_2d(a_bytes.data(), 128, 64, 128, 64, Swizzle::b128, Elem::e4m3), map_2d(b_bytes.data(), 128, 8, 128, 8, Swizzle::b128, Elem::e4m3),
-                                    words.data(), d.data(), 0};
+        instructions::WgmmaParams p{map_2d(a_bytes.data(), 128, 64, 128, 64, Swizzle::b128, Elem::e4m3),
+                                    map_2d(b_bytes.data(), 128, 8, 128, 8, Swizzle::b128, Elem::e4m3), words.data(), d.data(), 0};
         const Launch launch{1, 128, instructions::wgmma_shared_bytes(C), 0, {buffer("a", a_bytes), buffer("b", b_bytes), buffer("d", d, true)}};
         const Report r = emulator::emulate(launch, [&] { instructions::wgmma_kernel<C>(p); }, {.reduced_fp8 = reduced});
         ASSERT_EQ(kind_of(r), "clean") << text_of(r);
@@ -133,9 +140,14 @@ TEST(Tma, SwizzlesAsTheFiguresShow) {
         std::vector<u16> x(columns * rows), y(x.size(), 7);
         for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<u16>(i + 1);
         std::vector<u8> bytes(x.size() * 2);
-        instructions::TmaParams p{map_2d(x.data(), columns, rows, columns, rows, mode.swizzle), map_2d(y.data(), columns, rows, columns, rows, mode.swizzle), bytes.data(),
-                                  static_cast<i32>(bytes.size()), {}, {}};
-        const Report r = emulator::emulate({1, 128, 8192, 0, {buffer("x", x), buffer("y", y, true), buffer("bytes", bytes, true)}}, [&] { instructions::tma_kernel(p); });
+        instructions::TmaParams p{map_2d(x.data(), columns, rows, columns, rows, mode.swizzle),
+                                  map_2d(y.data(), columns, rows, columns, rows, mode.swizzle),
+                                  bytes.data(),
+                                  static_cast<i32>(bytes.size()),
+                                  {},
+                                  {}};
+        const Report r = emulator::emulate({1, 128, 8192, 0, {buffer("x", x), buffer("y", y, true), buffer("bytes", bytes, true)}},
+                                           [&] { instructions::tma_kernel(p); });
         ASSERT_EQ(kind_of(r), "clean") << text_of(r);
         EXPECT_EQ(x, y);
         for (u32 row = 0; row < rows; ++row)
@@ -158,7 +170,8 @@ TEST(Tma, BoxesOutOfBounds) {
     std::vector<u16> x(24 * 3 * 5 * 2 * 2);
     for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<u16>(i + 1);
     TensorMapSpec spec{Elem::f16, Swizzle::none, x.data(), size, {48, 144, 720, 1440}, box};
-    const i32 corners[][5] = {{0, 0, 0, 0, 0}, {-8, -1, -2, -1, -1}, {16, 2, 3, 1, 1}, {24, 0, 0, 0, 0}, {8, 3, 0, 0, 0}, {-16, 0, 0, 0, 0}, {8, 1, -1, 1, 2}, {5, 1, 1, 0, 0}};
+    const i32 corners[][5] = {{0, 0, 0, 0, 0}, {-8, -1, -2, -1, -1}, {16, 2, 3, 1, 1}, {24, 0, 0, 0, 0},
+                              {8, 3, 0, 0, 0}, {-16, 0, 0, 0, 0},    {8, 1, -1, 1, 2}, {5, 1, 1, 0, 0}};
     for (const auto& at : corners) {
         std::vector<u16> y(x.size(), 0xffff);
         TensorMapSpec out = spec;
@@ -168,7 +181,8 @@ TEST(Tma, BoxesOutOfBounds) {
         instructions::TmaParams p{*emulator::encode(spec), *emulator::encode(out), bytes.data(), static_cast<i32>(bytes.size()), {}, {}};
         std::memcpy(p.at, at, sizeof p.at);
         std::memcpy(p.put, at, sizeof p.put);
-        const Report r = emulator::emulate({1, 128, 4096, 0, {buffer("x", x), buffer("y", y, true), buffer("bytes", bytes, true)}}, [&] { instructions::tma_kernel(p); });
+        const Report r = emulator::emulate({1, 128, 4096, 0, {buffer("x", x), buffer("y", y, true), buffer("bytes", bytes, true)}},
+                                           [&] { instructions::tma_kernel(p); });
         ASSERT_EQ(kind_of(r), "clean") << text_of(r);
         std::vector<u16> want_y(x.size(), 0xffff);
         for (u32 i = 0; i < elements; ++i) {
@@ -190,15 +204,22 @@ TEST(Tma, RaggedViewsEndWithTheirSequence) {
     constexpr std::uint64_t kRow = 2 * 64 * 2;  // two heads of 64 columns
     std::vector<u16> x(37 * 128), y(x.size(), 0xffff);
     for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<u16>(i + 1);
-    TensorMapSpec spec{Elem::bf16, Swizzle::b128, x.data(), {64, 2, kRaggedRows, kRaggedOuter, kRaggedOuter}, {128, kRow, kRow, (std::uint64_t{1} << 35) - kRow}, {64, 1, 16, 1, 1}};
+    TensorMapSpec spec{Elem::bf16,
+                       Swizzle::b128,
+                       x.data(),
+                       {64, 2, kRaggedRows, kRaggedOuter, kRaggedOuter},
+                       {128, kRow, kRow, (std::uint64_t{1} << 35) - kRow},
+                       {64, 1, 16, 1, 1}};
     TensorMapSpec out = spec;
     out.base = y.data();
     // Sequence [10, 29): its rows from the 8th on, 11 of them; head 1.
     const i32 start = 10, length = 19, row0 = 8;
     std::vector<u8> bytes(16 * 128);
-    instructions::TmaParams p{*emulator::encode(spec), *emulator::encode(out), bytes.data(), 16 * 128, {0, 1, (1 << 30) - length + row0, start + length, 1 << 30}, {}};
+    instructions::TmaParams p{
+        *emulator::encode(spec), *emulator::encode(out), bytes.data(), 16 * 128, {0, 1, (1 << 30) - length + row0, start + length, 1 << 30}, {}};
     std::memcpy(p.put, p.at, sizeof p.put);
-    const Report r = emulator::emulate({1, 128, 4096, 0, {buffer("x", x), buffer("y", y, true), buffer("bytes", bytes, true)}}, [&] { instructions::tma_kernel(p); });
+    const Report r = emulator::emulate({1, 128, 4096, 0, {buffer("x", x), buffer("y", y, true), buffer("bytes", bytes, true)}},
+                                       [&] { instructions::tma_kernel(p); });
     ASSERT_EQ(kind_of(r), "clean") << text_of(r);
     for (u32 row = 0; row < 37; ++row)
         for (u32 c = 0; c < 128; ++c) {
@@ -241,7 +262,8 @@ TEST(Matrix, StoresFragmentsAsTheFigureShows) {
         }
     std::vector<u16> stored(256);
     instructions::MatrixParams p{words.data(), stored.data()};
-    const Report r = emulator::emulate({1, 32, 512, 0, {buffer("words", words), buffer("stored", stored, true)}}, [&] { instructions::matrix_kernel(p); });
+    const Report r =
+        emulator::emulate({1, 32, 512, 0, {buffer("words", words), buffer("stored", stored, true)}}, [&] { instructions::matrix_kernel(p); });
     ASSERT_EQ(kind_of(r), "clean") << text_of(r);
     for (u32 i = 0; i < 256; ++i) EXPECT_EQ(stored[i], i);
 }
@@ -250,8 +272,10 @@ TEST(Warp, ShufflesAndVotes) {
     std::vector<u32> out(32 * 6);
     const auto kernel = [&] {
         const u32 lane = sm90::lane_index();
-        const u32 v[6] = {sm90::shuffle_xor(lane * 3, 5u), sm90::shuffle_up(lane * 3, 4u), sm90::shuffle_from(lane * 3, 9u), sm90::warp_uniform(lane + 2),
-                          sm90::ballot(lane % 3 == 0), static_cast<u32>(sm90::vote_any(lane == 31)) + 2 * static_cast<u32>(sm90::vote_any(lane > 40))};
+        const u32 v[6] = {
+            sm90::shuffle_xor(lane * 3, 5u),  sm90::shuffle_up(lane * 3, 4u),
+            sm90::shuffle_from(lane * 3, 9u), sm90::warp_uniform(lane + 2),
+            sm90::ballot(lane % 3 == 0),      static_cast<u32>(sm90::vote_any(lane == 31)) + 2 * static_cast<u32>(sm90::vote_any(lane > 40))};
         for (u32 i = 0; i < 6; ++i) sm90::store_global(&out[lane * 6 + i], v[i]);
     };
     for (std::uint64_t seed = 0; seed < 5; ++seed) {
@@ -306,9 +330,12 @@ void check_rounding(u32 count, float largest, From from, To to) {
 }
 
 TEST(Formats, RoundToNearestEven) {
-    check_rounding(1 << 16, 3.3e38f, [](u32 b) { return emulator::from_bf16(static_cast<u16>(b)); }, [](float v) { return emulator::to_bf16(v); });
-    check_rounding(1 << 16, 65504.0f, [](u32 b) { return emulator::from_f16(static_cast<u16>(b)); }, [](float v) { return emulator::to_f16(v); });
-    check_rounding(1 << 8, 448.0f, [](u32 b) { return emulator::from_e4m3(static_cast<u8>(b)); }, [](float v) { return emulator::to_e4m3(v); });
+    check_rounding(
+        1 << 16, 3.3e38f, [](u32 b) { return emulator::from_bf16(static_cast<u16>(b)); }, [](float v) { return emulator::to_bf16(v); });
+    check_rounding(
+        1 << 16, 65504.0f, [](u32 b) { return emulator::from_f16(static_cast<u16>(b)); }, [](float v) { return emulator::to_f16(v); });
+    check_rounding(
+        1 << 8, 448.0f, [](u32 b) { return emulator::from_e4m3(static_cast<u8>(b)); }, [](float v) { return emulator::to_e4m3(v); });
     EXPECT_EQ(emulator::to_e4m3(1e9f), 0x7e);
     EXPECT_EQ(emulator::to_e4m3(-INFINITY), 0xfe);
     EXPECT_EQ(emulator::to_f16(65520.0f), 0x7c00);

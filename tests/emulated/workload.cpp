@@ -116,7 +116,8 @@ Outcome Workload::run(const emulator::Options& options, const Runner& runner) {
     if (!report->faults.empty()) return {report->faults[0].kind, report->faults[0].text, report->steps};
     for (std::size_t i = 0; i < d.lse.size(); ++i) {
         const float got = d.lse[i], want = d.expected_lse[i];
-        if (!(got == want || std::fabs(got - want) < 2e-4f)) return {"wrong", fmt::format("lse[{}] is {}, the oracle's {}", i, got, want), report->steps};
+        if (!(got == want || std::fabs(got - want) < 2e-4f))
+            return {"wrong", fmt::format("lse[{}] is {}, the oracle's {}", i, got, want), report->steps};
     }
     for (std::size_t i = 0; i < d.o.size(); ++i) {
         const float got = d.value(d.o[i]), want = d.value(d.expected_o[i]);
