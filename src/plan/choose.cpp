@@ -37,21 +37,24 @@ Result<void> check_strides(const char* name, const Strides& s, bool packed, std:
 Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
     if (device.num_sms <= 0) return unsupported("device", fmt::format("{} multiprocessors; at least 1 is needed", device.num_sms));
     if (device.sm_major != 9 || device.sm_minor != 0)
-        return unsupported("device", fmt::format("{} has compute capability {}.{}; the sm90 kernels need 9.0 (H100, H200, H20)", device.name, device.sm_major,
-                                                 device.sm_minor));
+        return unsupported("device", fmt::format("{} has compute capability {}.{}; the sm90 kernels need 9.0 (H100, H200, H20)", device.name,
+                                                 device.sm_major, device.sm_minor));
     if (p.dtype != DType::f16 && p.dtype != DType::bf16)
         return unsupported("q", fmt::format("dtype {}; the sm90 kernels take f16 and bf16", name_of(p.dtype)));
     if (p.out_dtype != p.dtype)
-        return unsupported("o", fmt::format("dtype {} with {} inputs; the sm90 kernels write the inputs' dtype", name_of(p.out_dtype), name_of(p.dtype)));
+        return unsupported("o",
+                           fmt::format("dtype {} with {} inputs; the sm90 kernels write the inputs' dtype", name_of(p.out_dtype), name_of(p.dtype)));
     if (p.head_dim <= 0 || p.head_dim > 256 || p.head_dim % 8 != 0)
         return unsupported("q", fmt::format("head_dim {}; multiples of 8 from 8 to 256 are supported", p.head_dim));
     if (p.heads <= 0 || p.kv_heads <= 0 || p.heads % p.kv_heads != 0)
-        return Error{Code::invalid_argument, "k", fmt::format("{} kv heads for {} query heads; heads must be a multiple of kv heads", p.kv_heads, p.heads)};
+        return Error{Code::invalid_argument, "k",
+                     fmt::format("{} kv heads for {} query heads; heads must be a multiple of kv heads", p.kv_heads, p.heads)};
     if (!(p.scale >= 0) || !(p.scale <= 2.0e38)) return unsupported("scale", fmt::format("{}; the sm90 kernels take 0 to 2e38", p.scale));
     const std::int64_t longest = std::int64_t{1} << 30;
     if (p.tokens_q >= longest || p.tokens_kv >= longest || p.batch >= (1 << 20) || p.heads >= (1 << 16))
-        return unsupported("q", fmt::format("{} query tokens, {} kv tokens, {} sequences, {} heads; below 2^30 tokens, 2^20 sequences and 2^16 heads are supported",
-                                            p.tokens_q, p.tokens_kv, p.batch, p.heads));
+        return unsupported(
+            "q", fmt::format("{} query tokens, {} kv tokens, {} sequences, {} heads; below 2^30 tokens, 2^20 sequences and 2^16 heads are supported",
+                             p.tokens_q, p.tokens_kv, p.batch, p.heads));
     const std::int64_t batch = p.packed ? 1 : p.batch;
     const std::int64_t seq_q = p.packed ? p.tokens_q : p.max_seqlen_q, seq_kv = p.packed ? p.tokens_kv : p.max_seqlen_kv;
     if (auto r = check_strides("q", p.q, p.packed, batch, seq_q, p.heads); !r) return r;
@@ -95,7 +98,8 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
     if (!fits(c, p)) return unsupported("variant", fmt::format("{} does not compute this problem", kernel_name(c)));
     const Geometry g = geometry(c);
     if (g.total > device.shared_memory_per_block)
-        return unsupported("device", fmt::format("{} bytes of shared memory a block; {} needs {}", device.shared_memory_per_block, kernel_name(c), g.total));
+        return unsupported("device",
+                           fmt::format("{} bytes of shared memory a block; {} needs {}", device.shared_memory_per_block, kernel_name(c), g.total));
     Plan plan;
     plan.problem = p;
     plan.backend = Backend::sm90;
@@ -107,13 +111,16 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
     plan.threads = g.threads;
     plan.shared_bytes = g.total;
     // A ragged batch has at most tokens / tile_m full tiles and one partial tile a sequence.
-    const std::int64_t tiles = p.batch == 0 ? 0 : p.packed ? std::min(p.tokens_q, p.tokens_q / g.tile_m + p.batch) : (p.max_seqlen_q + g.tile_m - 1) / g.tile_m;
+    const std::int64_t tiles = p.batch == 0 ? 0
+                               : p.packed   ? std::min(p.tokens_q, p.tokens_q / g.tile_m + p.batch)
+                                            : (p.max_seqlen_q + g.tile_m - 1) / g.tile_m;
     plan.jobs = tiles * p.heads * (p.packed ? 1 : p.batch);
     if (plan.jobs >= (std::int64_t{1} << 31) - 65536)
         return unsupported("q", fmt::format("{} tiles over all heads; below 2^31 are supported", plan.jobs));
     plan.grid = static_cast<int>(std::min<std::int64_t>(plan.jobs, device.num_sms));
     // At the tensor cores' sustained rate of about 4096 * 0.7 FLOP a clock and SM at 1.7 GHz, plus a launch.
-    const double pairs = static_cast<double>(p.tokens_q) * static_cast<double>(p.max_seqlen_kv) * (p.causal ? 0.5 : 1.0) * static_cast<double>(p.heads);
+    const double pairs =
+        static_cast<double>(p.tokens_q) * static_cast<double>(p.max_seqlen_kv) * (p.causal ? 0.5 : 1.0) * static_cast<double>(p.heads);
     plan.modelled_us = 3.0 + 4.0 * pairs * static_cast<double>(c.head_dim) / (4096 * 0.7 * 1.7e3 * device.num_sms);
     return plan;
 }

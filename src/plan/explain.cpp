@@ -8,8 +8,8 @@ namespace hopfill {
 
 std::string Plan::to_string() const {
     const AttentionProblem& p = problem;
-    std::string s = fmt::format("problem  {} -> {}, {} heads, {} kv heads, head_dim {}, {}, {}\n", name_of(p.dtype), name_of(p.out_dtype), p.heads, p.kv_heads,
-                                p.head_dim, p.causal ? "causal" : "full", p.packed ? "packed" : "dense");
+    std::string s = fmt::format("problem  {} -> {}, {} heads, {} kv heads, head_dim {}, {}, {}\n", name_of(p.dtype), name_of(p.out_dtype), p.heads,
+                                p.kv_heads, p.head_dim, p.causal ? "causal" : "full", p.packed ? "packed" : "dense");
     s += p.packed ? fmt::format("         {} sequences, {} query tokens, {} kv tokens\n", p.batch, p.tokens_q, p.tokens_kv)
                   : fmt::format("         {} sequences of {} queries and {} keys\n", p.batch, p.max_seqlen_q, p.max_seqlen_kv);
     s += fmt::format("backend  {}\n", name_of(backend));
@@ -19,8 +19,10 @@ std::string Plan::to_string() const {
     s += fmt::format("kernel   {}\n", kernel);
     s += fmt::format("tiles    {} queries by {} keys, {} of 16 columns a product, {} stages of K and V\n", tile_m, tile_n, c.head_dim / 16, stages);
     s += fmt::format("block    {} threads: 1 producer and {} consumer warpgroups{}\n", threads, c.consumers, c.pingpong ? ", taking turns" : "");
-    s += fmt::format("shared   {} bytes: q {}, k {}, v {}, o {}, merge {}\n", shared_bytes, g.k - g.q, g.v - g.k, g.o - g.v, g.merge - g.o, g.jobs - g.merge);
-    s += fmt::format("jobs     {}{} on {} blocks, {}{}\n", p.packed ? "at most " : "", jobs, grid, c.dynamic && jobs > grid ? "drawn from a counter" : "dealt in turn",
+    s += fmt::format("shared   {} bytes: q {}, k {}, v {}, o {}, merge {}\n", shared_bytes, g.k - g.q, g.v - g.k, g.o - g.v, g.merge - g.o,
+                     g.jobs - g.merge);
+    s += fmt::format("jobs     {}{} on {} blocks, {}{}\n", p.packed ? "at most " : "", jobs, grid,
+                     c.dynamic && jobs > grid ? "drawn from a counter" : "dealt in turn",
                      p.causal ? (p.packed ? ", longest of a sequence first" : ", longest first") : "");
     s += fmt::format("model    {:.1f} us\n", modelled_us);
     return s;
