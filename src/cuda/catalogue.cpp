@@ -20,7 +20,8 @@ std::vector<CatalogueEntry> read_catalogue(std::string_view blob) {
     std::vector<CatalogueEntry> entries;
     while (!blob.empty()) {
         CatalogueEntry e;
-        const auto name = take_field(blob), key = take_field(blob), evidence = take_field(blob), numbers = take_field(blob), packed = take_field(blob);
+        const auto name = take_field(blob), key = take_field(blob), evidence = take_field(blob), numbers = take_field(blob),
+                   packed = take_field(blob);
         if (!packed) break;
         e.info.name = *name;
         e.info.key = *key;

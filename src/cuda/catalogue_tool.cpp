@@ -25,7 +25,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kUsage =
-    "usage: hopfill_catalogue [--table shipped|tuning] [--only REGEX] [--cache DIR] [--evidence DIR] [--jobs N] [--allow-faults] [--output BLOB] [--list] [--json] [--cubins DIR]\n";
+    "usage: hopfill_catalogue [--table shipped|tuning] [--only REGEX] [--cache DIR] [--evidence DIR] [--jobs N] [--allow-faults] [--output BLOB] "
+    "[--list] [--json] [--cubins DIR]\n";
 
 struct Arguments {
     std::string table = "shipped", only = ".", output;
@@ -173,11 +174,13 @@ int run(const Arguments& a) {
         }
         for (const std::string& fault : image->faults) fmt::print(stderr, "{}: {}\n", job.name, fault);
         failed |= !a.allow_faults && !image->faults.empty();
-        KernelInfo info{job.name, image->key, image->registers, planner::shared_bytes(job.config), image->spill_bytes, evidence_of(a.evidence, image->key)};
+        KernelInfo info{
+            job.name, image->key, image->registers, planner::shared_bytes(job.config), image->spill_bytes, evidence_of(a.evidence, image->key)};
         append_entry(blob, info, pack(*image));
         if (!a.cubins.empty()) {
             fs::create_directories(a.cubins);
-            std::ofstream(a.cubins / (job.name + ".cubin"), std::ios::binary).write(image->cubin.data(), static_cast<std::streamsize>(image->cubin.size()));
+            std::ofstream(a.cubins / (job.name + ".cubin"), std::ios::binary)
+                .write(image->cubin.data(), static_cast<std::streamsize>(image->cubin.size()));
         }
         kernels.push_back(std::move(info));
         images.push_back(std::move(*image));

@@ -22,7 +22,8 @@ Result<Driver> open_driver() {
     if (cu.cuDriverGetVersion == nullptr || cu.cuDriverGetVersion(&cu.version) != 0)
         return Error{Code::unavailable, "", "libcuda.so.1 does not tell its version"};
     if (cu.version < kOldestVersion)
-        return Error{Code::unavailable, "", fmt::format("the driver supports CUDA {}; 12.0 (driver 525) or newer is needed", version_text(cu.version))};
+        return Error{Code::unavailable, "",
+                     fmt::format("the driver supports CUDA {}; 12.0 (driver 525) or newer is needed", version_text(cu.version))};
     const char* missing = nullptr;
 #define HOPFILL_OPEN(name, symbol, parameters)                                    \
     cu.name = reinterpret_cast<CUresult(*) parameters>(dlsym(library, #symbol)); \

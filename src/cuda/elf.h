@@ -13,7 +13,8 @@ struct ElfSection {
     std::string_view name, content;
 };
 
-// In file order of the section headers; content of a section without bytes in the file is empty. Errors: internal, for what is no little-endian ELF64.
+// In file order of the section headers; content of a section without bytes in the file is empty. Errors: internal, for what is no little-endian
+// ELF64.
 Result<std::vector<ElfSection>> elf_sections(std::string_view file);
 
 // SHA-256 over the contents of .text*, .nv.constant* and .nv.info*, without the kernels' names (see DESIGN.md, 'Evidence').

@@ -75,8 +75,8 @@ Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOption
     const CUresult status = cu.cuLaunchKernelEx(&config, *function, arguments, nullptr);
     if (status == 0) return {};
     return Error{Code::device, "",
-                 fmt::format("cannot launch {} ({} blocks of {} threads, {} bytes of shared memory): {}", planner::kernel_name(spec.config), spec.grid, spec.threads,
-                             spec.shared_bytes, cu.describe(status))};
+                 fmt::format("cannot launch {} ({} blocks of {} threads, {} bytes of shared memory): {}", planner::kernel_name(spec.config),
+                             spec.grid, spec.threads, spec.shared_bytes, cu.describe(status))};
 }
 
 Result<void> launch(const planner::LaunchSpec& spec, Stream stream) { return launch(spec, stream, LaunchOptions{}); }

@@ -42,8 +42,8 @@ Error load_error(const Driver& cu, CUresult status, const KernelImage& image) {
     // Minor versions of one major run on each other's drivers; a newer major needs a newer driver.
     if (major * 1000 > cu.version)
         return Error{Code::unavailable, "",
-                     fmt::format("{} was compiled for CUDA {}, which needs driver {} or newer; this driver supports CUDA {}", image.name, image.compiler,
-                                 major >= 13 ? 580 : 525, version_text(cu.version))};
+                     fmt::format("{} was compiled for CUDA {}, which needs driver {} or newer; this driver supports CUDA {}", image.name,
+                                 image.compiler, major >= 13 ? 580 : 525, version_text(cu.version))};
     return Error{Code::device, "", fmt::format("cannot load {}: {}", image.name, cu.describe(status))};
 }
 

@@ -117,8 +117,9 @@ Result<Nvrtc> open_nvrtc() {
     const std::vector<std::string> paths = candidates();
     for (const std::string& path : paths)
         if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return bind(library);
-    return Error{Code::unavailable, "",
-                 fmt::format("no NVRTC: looked for {}; `pip install nvidia-cuda-nvrtc` or set HOPFILL_NVRTC to a libnvrtc.so", fmt::join(paths, ", "))};
+    return Error{
+        Code::unavailable, "",
+        fmt::format("no NVRTC: looked for {}; `pip install nvidia-cuda-nvrtc` or set HOPFILL_NVRTC to a libnvrtc.so", fmt::join(paths, ", "))};
 }
 
 struct ProgramHandle {
@@ -150,9 +151,11 @@ Result<NvrtcOutput> Nvrtc::compile(const NvrtcProgram& p) const {
     for (const std::string& o : p.options) options.push_back(o.c_str());
     ProgramHandle handle{f};
     const auto failed = [&](const char* what, int status) {
-        return Error{Code::internal, "", fmt::format("NVRTC {}: {}: {}\n{}", version, what, f.nvrtcGetErrorString(status), program_log(f, handle.program))};
+        return Error{Code::internal, "",
+                     fmt::format("NVRTC {}: {}: {}\n{}", version, what, f.nvrtcGetErrorString(status), program_log(f, handle.program))};
     };
-    if (int s = f.nvrtcCreateProgram(&handle.program, p.text.c_str(), "hopfill.cu", static_cast<int>(names.size()), texts.data(), names.data()); s != 0)
+    if (int s = f.nvrtcCreateProgram(&handle.program, p.text.c_str(), "hopfill.cu", static_cast<int>(names.size()), texts.data(), names.data());
+        s != 0)
         return failed("nvrtcCreateProgram", s);
     if (!p.name_expression.empty())
         if (int s = f.nvrtcAddNameExpression(handle.program, p.name_expression.c_str()); s != 0) return failed("nvrtcAddNameExpression", s);

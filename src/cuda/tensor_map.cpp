@@ -27,7 +27,8 @@ CUtensorMapSwizzle swizzle(Swizzle s) {
 }
 
 std::uint64_t hash(const TensorMapSpec& s) {
-    std::uint64_t h = reinterpret_cast<std::uintptr_t>(s.base) ^ (static_cast<std::uint64_t>(s.elem) << 60) ^ (static_cast<std::uint64_t>(s.swizzle) << 56);
+    std::uint64_t h =
+        reinterpret_cast<std::uintptr_t>(s.base) ^ (static_cast<std::uint64_t>(s.elem) << 60) ^ (static_cast<std::uint64_t>(s.swizzle) << 56);
     const auto mix = [&](std::uint64_t v) { h = (h ^ v) * 0x9e3779b97f4a7c15ull; };
     for (std::uint64_t v : s.size) mix(v);
     for (std::uint64_t v : s.stride) mix(v);
@@ -48,9 +49,9 @@ Result<void> encode(const Driver& cu, const TensorMapSpec& spec, const char* ten
     Slot& slot = slots[hash(spec) % kSlots];
     if (slot.spec.base == nullptr || slot.spec != spec) {
         constexpr std::uint32_t unit[5] = {1, 1, 1, 1, 1};
-        const CUresult status = cu.cuTensorMapEncodeTiled(&slot.map, data_type(spec.elem), 5, const_cast<void*>(spec.base), spec.size.data(),
-                                                          spec.stride.data(), spec.box.data(), unit, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle(spec.swizzle),
-                                                          CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        const CUresult status = cu.cuTensorMapEncodeTiled(
+            &slot.map, data_type(spec.elem), 5, const_cast<void*>(spec.base), spec.size.data(), spec.stride.data(), spec.box.data(), unit,
+            CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle(spec.swizzle), CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
         if (status != 0) {
             slot.spec.base = nullptr;
             return Error{Code::device, tensor,

@@ -22,7 +22,7 @@ constexpr TileRow kTiles[] = {
     // Short prompts: N = 64 because a diagonal block of 64 rows needs no more; two stages a warpgroup are all that hd128 leaves room for.
     {Family::prefill_short, 64, 64, 3, 2, false, Layouts::both},
     {Family::prefill_short, 128, 64, 2, 2, false, Layouts::both},
-    // hd64: the exponential unit binds. Long sequences want three warpgroups to keep it fed; 160 registers just hold S, P and O at N = 128, and the 32
+    // hd64: the exponential unit binds. Long sequences want three warpgroups to keep it fed; 160 registers hold S, P and O at N = 128, and the 32
     // that are left to the producer do not hold the search of a ragged batch. Up to 1k tokens two warpgroups of smaller tiles waste less (307
     // against 279 TFLOP/s at 16 x 1024 causal).
     {Family::prefill, 64, 128, 3, 2, true, Layouts::both},

@@ -72,7 +72,9 @@ std::optional<AttentionProblem> problem_of(const nlohmann::json& c) {
     p.max_seqlen_q = p.packed ? p.tokens_q : p.tokens_q / p.batch;
     p.max_seqlen_kv = p.packed ? p.tokens_kv : p.tokens_kv / p.batch;
     p.scale = 0.1;
-    const auto strides = [&](std::int64_t seq, std::int64_t heads) { return Strides{p.packed ? 0 : seq * heads * head_dim, heads * head_dim, head_dim}; };
+    const auto strides = [&](std::int64_t seq, std::int64_t heads) {
+        return Strides{p.packed ? 0 : seq * heads * head_dim, heads * head_dim, head_dim};
+    };
     p.q = p.o = strides(p.max_seqlen_q, p.heads);
     p.k = p.v = strides(p.max_seqlen_kv, p.kv_heads);
     return p;
@@ -97,8 +99,8 @@ TEST(Evidence, CoversWhatTheBenchRuns) {
         if (!chosen) continue;
         ++cases;
         EXPECT_TRUE(!without.contains(chosen->kernel) || excused.find("`" + chosen->kernel + "`") != std::string::npos)
-            << "the planner picks " << chosen->kernel << ", of which no GPU run is recorded, for " << c.value("grid", "") << " " << c.value("case", "")
-            << ": run ./dev device-check --grid on a Hopper GPU, or list it in evidence/unverified.md with the reason";
+            << "the planner picks " << chosen->kernel << ", of which no GPU run is recorded, for " << c.value("grid", "") << " "
+            << c.value("case", "") << ": run ./dev device-check --grid on a Hopper GPU, or list it in evidence/unverified.md with the reason";
     }
     EXPECT_GT(cases, 0);
 }

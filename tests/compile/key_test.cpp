@@ -52,7 +52,8 @@ TEST(KernelKey, MovesWithCodeAlone) {
     EXPECT_EQ(*renamed, *same) << "a renaming";
 
     const auto wider = key_after([](std::string_view name, std::string& text) {
-        if (name == "plan/kernel_config.h") replace_all(text, "    constexpr bool operator==", "    i32 new_field = 7;\n    constexpr bool operator==");
+        if (name == "plan/kernel_config.h")
+            replace_all(text, "    constexpr bool operator==", "    i32 new_field = 7;\n    constexpr bool operator==");
     });
     ASSERT_TRUE(wider) << wider.error().text();
     EXPECT_EQ(*wider, *same) << "a new field of KernelConfig";

@@ -27,7 +27,8 @@ namespace hopfill::gpu {
 namespace {
 
 constexpr const char* kUsage =
-    "usage: hopfill_gpu_bench [--variants REGEX] [--rounds N] [--json FILE] [--no-check] [--programmatic] [--pause MS] [--list] [--file FILE] PROBLEM...\n"
+    "usage: hopfill_gpu_bench [--variants REGEX] [--rounds N] [--json FILE] [--no-check] [--programmatic] [--pause MS] [--list] [--file FILE] "
+    "PROBLEM...\n"
     "  PROBLEM   'bf16 d128 h32/8 b4 s4096 causal' (kv8192, packed, len=100,200, lse); a FILE has one a line\n"
     "  --variants  also kernels that the planner does not choose: all whose name has a match; without it the planner's own\n";
 
@@ -177,13 +178,16 @@ void report(const BenchProblem& b, std::vector<Row>& rows, const Arguments& a) {
     if (!a.json.empty()) json.open(a.json, std::ios::app);
     const double best = rows.empty() ? 1 : cuda::median(rows.front().us);
     for (const Row& r : rows) {
-        const double us = cuda::median(r.us), spread = *std::ranges::max_element(r.us) - *std::ranges::min_element(r.us), tflops = b.flops() / us * 1e-6;
-        fmt::print("  {:46} {:>10.2f} us  +-{:>6.2f}  {:>7.1f} TFLOP/s  {:>5.3f}  host {:.1f} us  x{}\n", r.candidate.name, us, spread, tflops, best / us, r.host_us,
-                   r.timer.launches());
+        const double us = cuda::median(r.us), spread = *std::ranges::max_element(r.us) - *std::ranges::min_element(r.us),
+                     tflops = b.flops() / us * 1e-6;
+        fmt::print("  {:46} {:>10.2f} us  +-{:>6.2f}  {:>7.1f} TFLOP/s  {:>5.3f}  host {:.1f} us  x{}\n", r.candidate.name, us, spread, tflops,
+                   best / us, r.host_us, r.timer.launches());
         if (json)
-            json << fmt::format(R"({{"problem": "{}", "kernel": "{}", "us": {:.3f}, "us_spread": {:.3f}, "tflops": {:.2f}, "host_us": {:.2f}, "rounds": {}}})", b.text,
-                                r.candidate.name, us, spread, tflops, r.host_us, r.us.size())
-                 << '\n';
+            json
+                << fmt::format(
+                       R"({{"problem": "{}", "kernel": "{}", "us": {:.3f}, "us_spread": {:.3f}, "tflops": {:.2f}, "host_us": {:.2f}, "rounds": {}}})",
+                       b.text, r.candidate.name, us, spread, tflops, r.host_us, r.us.size())
+                << '\n';
     }
     std::fflush(stdout);
 }

@@ -146,7 +146,8 @@ TEST_F(Gpu, EvidenceGrid) {
     std::vector<Task> tasks = all_tasks();
     const std::string limit = variable("HOPFILL_GRID_LIMIT");
     if (!limit.empty()) {
-        const std::size_t keep = std::max<std::size_t>(1, static_cast<std::size_t>(std::atoi(limit.c_str()))), step = std::max<std::size_t>(1, tasks.size() / keep);
+        const std::size_t keep = std::max<std::size_t>(1, static_cast<std::size_t>(std::atoi(limit.c_str()))),
+                          step = std::max<std::size_t>(1, tasks.size() / keep);
         std::vector<Task> fewer;
         for (std::size_t i = 0; i < tasks.size(); i += step) fewer.push_back(tasks[i]);
         tasks = std::move(fewer);
@@ -281,7 +282,8 @@ TEST_F(Gpu, OneGraphServesChangingLengths) {
     auto graph = cuda::ReplayTimer::make([&](Stream stream) { return attention(*tensors, options, stream); }, 1);
     ASSERT_TRUE(graph) << graph.error().text();
     std::vector<char> replayed(static_cast<std::size_t>(2 * tensors->o.elements())), direct(replayed.size());
-    for (const std::vector<std::int32_t>& sums : {std::vector<std::int32_t>{0, 1, 1, 600, 636}, {0, 0, 0, 0, 636}, {0, 159, 318, 477, 636}, {0, 300, 500, 600, 636}}) {
+    for (const std::vector<std::int32_t>& sums :
+         {std::vector<std::int32_t>{0, 1, 1, 600, 636}, {0, 0, 0, 0, 636}, {0, 159, 318, 477, 636}, {0, 300, 500, 600, 636}}) {
         ASSERT_TRUE(cuda::upload(tensors->cu_seqlens_q.data, sums.data(), sums.size() * 4));
         ASSERT_TRUE(cuda::upload(tensors->cu_seqlens_k.data, sums.data(), sums.size() * 4));
         const std::vector<char> poison(replayed.size(), '\x7f');

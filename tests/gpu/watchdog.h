@@ -7,8 +7,8 @@
 
 namespace hopfill::gpu {
 
-// Starts a step of this thread, ending the one before. When it is not over in time, `expired` is called with its name and the process exits with status 124.
-// HOPFILL_PATIENCE multiplies the limits: sanitizers are slow.
+// Starts a step of this thread, ending the one before. When it is not over in time, `expired` is called with its name and the process exits with
+// status 124. HOPFILL_PATIENCE multiplies the limits: sanitizers are slow.
 void watch(std::string step, std::chrono::seconds limit);
 void stop_watching();
 // What to do on expiry besides the message on stderr.

@@ -25,7 +25,8 @@ struct JobSource {
         if (counting()) drawn = sm90::atomic_add(params.work_counter, 1u);
     }
     HOPFILL_INLINE void finish_draw(bool leader) {
-        next = counting() ? sm90::grid_size() + sm90::shuffle_from(drawn, sm90::count_trailing_zeros(sm90::ballot(leader))) : next + sm90::grid_size();
+        next = counting() ? sm90::grid_size() + sm90::shuffle_from(drawn, sm90::count_trailing_zeros(sm90::ballot(leader)))
+                          : next + sm90::grid_size();
     }
 
     // After a block has drawn its last job it never touches the first word again, so the last block to say so may reset both.

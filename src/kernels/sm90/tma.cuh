@@ -25,7 +25,8 @@ HOPFILL_INLINE void tma_prefetch_map(const TensorMap* map) {
 // One thread copies a box into shared memory; its bytes count on `bar` when they have landed.
 HOPFILL_INLINE void tma_load(void* to, const TensorMap* map, u64* bar, TmaCoord at, CacheHint hint = CacheHint::normal) {
     asm volatile(
-        "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;\n" ::"r"(
+        "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+        "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;\n" ::"r"(
             shared_address(to)),
         "l"(reinterpret_cast<u64>(map)), "r"(shared_address(bar)), "r"(at.c0), "r"(at.c1), "r"(at.c2), "r"(at.c3), "r"(at.c4),
         "l"(static_cast<u64>(hint))

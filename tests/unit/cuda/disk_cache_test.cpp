@@ -18,7 +18,9 @@ protected:
         folder = mkdtemp(pattern.data());
     }
     ~DiskCacheTest() override { fs::remove_all(folder); }
-    static KernelImage image(int n) { return {"k", "_Zk", "key", "12.9", n, 0, 0, 1, {}, std::string(static_cast<std::size_t>(20000 + n), static_cast<char>(n))}; }
+    static KernelImage image(int n) {
+        return {"k", "_Zk", "key", "12.9", n, 0, 0, 1, {}, std::string(static_cast<std::size_t>(20000 + n), static_cast<char>(n))};
+    }
     fs::path folder;
 };
 

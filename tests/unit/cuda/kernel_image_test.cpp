@@ -13,7 +13,9 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-KernelImage sample() { return {"name", "_Zlowered", "key", "12.9", 168, 0, 0, 9, {"a fault", ""}, std::string(5000, 'c') + std::string(1, '\0') + "x"}; }
+KernelImage sample() {
+    return {"name", "_Zlowered", "key", "12.9", 168, 0, 0, 9, {"a fault", ""}, std::string(5000, 'c') + std::string(1, '\0') + "x"};
+}
 
 TEST(KernelImage, PacksAndUnpacks) {
     const auto back = unpack(pack(sample()));
@@ -56,7 +58,8 @@ TEST(KernelImage, SpillsStackAndWgmmaWarningsAreFaults) {
              image);
     EXPECT_EQ(image.spill_bytes, 52);
     EXPECT_EQ(image.stack_bytes, 16);
-    EXPECT_THAT(image.faults, ElementsAre(HasSubstr("C7510"), HasSubstr("C7504"), HasSubstr("C7519"), HasSubstr("spills 52"), HasSubstr("stack frame of 16")));
+    EXPECT_THAT(image.faults,
+                ElementsAre(HasSubstr("C7510"), HasSubstr("C7504"), HasSubstr("C7519"), HasSubstr("spills 52"), HasSubstr("stack frame of 16")));
 }
 
 TEST(KernelImage, ALogWithoutRegistersIsAFault) {
