@@ -3,12 +3,18 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <fstream>
-#include <iterator>
 
 namespace hopfill::cuda {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::uintmax_t kLargestEntry = std::uintmax_t{1} << 28;
+
+}  // namespace
 
 fs::path default_cache_folder() {
     const auto variable = [](const char* name) {
@@ -24,9 +30,12 @@ fs::path default_cache_folder() {
 
 std::optional<KernelImage> DiskCache::load(const std::string& key) const {
     if (folder_.empty()) return std::nullopt;
+    std::error_code failed;
+    const std::uintmax_t size = fs::file_size(file(key), failed);  // fails on what is no regular file
+    if (failed || size > kLargestEntry) return std::nullopt;
+    std::string bytes(size, '\0');
     std::ifstream in(file(key), std::ios::binary);
-    if (!in) return std::nullopt;
-    const std::string bytes{std::istreambuf_iterator<char>(in), {}};
+    if (!in.read(bytes.data(), static_cast<std::streamsize>(size))) return std::nullopt;
     return unpack(bytes);
 }
 
