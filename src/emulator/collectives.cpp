@@ -133,13 +133,25 @@ void arrive(Thread& t, u32 id, u32 threads, bool wait, const Site& at) {
     Block& block = *t.block;
     Machine& m = Machine::current();
     NamedBarrier& b = block.named[id];
-    if (b.gathering.empty()) b.gathering = Clock(block.layout);
+    if (b.gathering.empty()) {
+        b.gathering = Clock(block.layout);
+        b.has_arrived.assign(block.threads.size(), false);
+    }
     if (b.arrived == 0) {
         b.threads = threads;
         b.first_at = at;
     } else if (b.threads != threads) {
         fail("barrier-count",
              fmt::format("named barrier {} is used with {} threads, by others at {} with {}", id, threads, describe(b.first_at), b.threads), at);
+    }
+    // A thread may arrive and then wait in one generation, as the first turn's owner does, but not arrive twice.
+    if (!wait) {
+        if (b.has_arrived[t.id])
+            fail("barrier-over-arrival",
+                 fmt::format("a second arrival in generation {} of named barrier {}: {} of {} threads have arrived", b.generation, id, b.arrived,
+                             b.threads),
+                 at);
+        b.has_arrived[t.id] = true;
     }
     b.gathering.join(t.clock);
     t.tick();
@@ -159,6 +171,7 @@ void arrive(Thread& t, u32 id, u32 threads, bool wait, const Site& at) {
     }
     b.waiters.clear();
     b.gathering.reset(0);
+    b.has_arrived.assign(block.threads.size(), false);
     b.arrived = 0;
     ++b.generation;
     m.maybe_yield();

@@ -189,6 +189,7 @@ struct NamedBarrier {
     u32 arrived = 0;
     u64 generation = 0;
     Clock gathering;
+    std::vector<bool> has_arrived;  // by thread: without waiting
     std::vector<Thread*> waiters;
     Site first_at;
 };

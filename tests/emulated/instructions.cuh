@@ -105,8 +105,9 @@ struct TmaParams {
     i32 at[5], put[5];
 };
 
-HOPFILL_KERNEL(128)
-inline void tma_kernel(HOPFILL_GRID_CONSTANT const TmaParams p) {
+template <i32 Threads = 128>
+HOPFILL_KERNEL(Threads)
+void tma_kernel(HOPFILL_GRID_CONSTANT const TmaParams p) {
     u8* const box = sm90::shared_memory();
     u64* const bar = reinterpret_cast<u64*>(box + round_up(p.box_bytes, 1024));
     const u32 thread = sm90::thread_index();
@@ -118,7 +119,7 @@ inline void tma_kernel(HOPFILL_GRID_CONSTANT const TmaParams p) {
     }
     sm90::sync_block();
     sm90::mbarrier_wait(bar, 0);
-    for (i32 i = thread; i < p.box_bytes; i += 128) sm90::store_global(p.bytes + i, sm90::load_shared(box + i));
+    for (i32 i = thread; i < p.box_bytes; i += Threads) sm90::store_global(p.bytes + i, sm90::load_shared(box + i));
     if (thread == 0) {
         sm90::tma_store(&p.to, box, {p.put[0], p.put[1], p.put[2], p.put[3], p.put[4]});
         sm90::tma_store_commit();
@@ -132,8 +133,9 @@ struct MatrixParams {
     u16* stored;       // [4][8][8]
 };
 
-HOPFILL_KERNEL(32)
-inline void matrix_kernel(HOPFILL_GRID_CONSTANT const MatrixParams p) {
+template <i32 Threads = 32>
+HOPFILL_KERNEL(Threads)
+void matrix_kernel(HOPFILL_GRID_CONSTANT const MatrixParams p) {
     u16* const m = reinterpret_cast<u16*>(sm90::shared_memory());
     const u32 lane = sm90::thread_index();
     u32 w[4];

@@ -53,7 +53,7 @@ RULES = [
     ("arrival count", r"(mbarrier_init\([^;]*, )([^,;]*)\);", [lambda m: f"{m[1]}{m[2]} + 1);"], STUCK),
     ("arrival count", r"(mbarrier_init\([^;]*, )(4[^,;]*)\);", [lambda m: f"{m[1]}{m[2]} - 1);"], ORDER | STUCK),
     ("named barrier removed", r"sm90::named_barrier_sync\([^;]*\);", [""], ORDER | STUCK | {"barrier-count"}),
-    ("named arrival removed", r"sm90::named_barrier_arrive\([^;]*\);", [""], STUCK),
+    ("named arrival removed", r"sm90::named_barrier_arrive\([^;]*\);", [""], STUCK | {"barrier-over-arrival"}),
     ("named barrier count", r"(named_barrier_sync\([^;]*, )(128|256)\)", [lambda m: f"{m[1]}{m[2]} + 32)"], STUCK | {"barrier-count"}),
     ("block barrier removed", r"sm90::sync_block\(\);", [""], ORDER | {"barrier-init", "barrier-unfinished", "deadlock"}),
     ("warp barrier removed", r"sm90::sync_warp\(\);", [""], ORDER | {"divergence"}),

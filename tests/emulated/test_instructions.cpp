@@ -147,7 +147,7 @@ TEST(Tma, SwizzlesAsTheFiguresShow) {
                                   {},
                                   {}};
         const Report r = emulator::emulate({1, 128, 8192, 0, {buffer("x", x), buffer("y", y, true), buffer("bytes", bytes, true)}},
-                                           [&] { instructions::tma_kernel(p); });
+                                           [&] { instructions::tma_kernel<>(p); });
         ASSERT_EQ(kind_of(r), "clean") << text_of(r);
         EXPECT_EQ(x, y);
         for (u32 row = 0; row < rows; ++row)
@@ -182,7 +182,7 @@ TEST(Tma, BoxesOutOfBounds) {
         std::memcpy(p.at, at, sizeof p.at);
         std::memcpy(p.put, at, sizeof p.put);
         const Report r = emulator::emulate({1, 128, 4096, 0, {buffer("x", x), buffer("y", y, true), buffer("bytes", bytes, true)}},
-                                           [&] { instructions::tma_kernel(p); });
+                                           [&] { instructions::tma_kernel<>(p); });
         ASSERT_EQ(kind_of(r), "clean") << text_of(r);
         std::vector<u16> want_y(x.size(), 0xffff);
         for (u32 i = 0; i < elements; ++i) {
@@ -219,7 +219,7 @@ TEST(Tma, RaggedViewsEndWithTheirSequence) {
         *emulator::encode(spec), *emulator::encode(out), bytes.data(), 16 * 128, {0, 1, (1 << 30) - length + row0, start + length, 1 << 30}, {}};
     std::memcpy(p.put, p.at, sizeof p.put);
     const Report r = emulator::emulate({1, 128, 4096, 0, {buffer("x", x), buffer("y", y, true), buffer("bytes", bytes, true)}},
-                                       [&] { instructions::tma_kernel(p); });
+                                       [&] { instructions::tma_kernel<>(p); });
     ASSERT_EQ(kind_of(r), "clean") << text_of(r);
     for (u32 row = 0; row < 37; ++row)
         for (u32 c = 0; c < 128; ++c) {
@@ -263,7 +263,7 @@ TEST(Matrix, StoresFragmentsAsTheFigureShows) {
     std::vector<u16> stored(256);
     instructions::MatrixParams p{words.data(), stored.data()};
     const Report r =
-        emulator::emulate({1, 32, 512, 0, {buffer("words", words), buffer("stored", stored, true)}}, [&] { instructions::matrix_kernel(p); });
+        emulator::emulate({1, 32, 512, 0, {buffer("words", words), buffer("stored", stored, true)}}, [&] { instructions::matrix_kernel<>(p); });
     ASSERT_EQ(kind_of(r), "clean") << text_of(r);
     for (u32 i = 0; i < 256; ++i) EXPECT_EQ(stored[i], i);
 }
