@@ -69,8 +69,8 @@ TEST_F(FirstUse, ADamagedEntryIsCompiledAgain) {
     fs::resize_file(file, size / 2);
     const auto again = image_for(config);
     ASSERT_TRUE(again) << again.error().text();
-    EXPECT_EQ(again->cubin, cold->cubin) << "NVRTC gives the same machine code each time";
-    EXPECT_EQ(fs::file_size(file), size) << "the entry is mended";
+    EXPECT_EQ(again->key, cold->key) << "NVRTC gives the same machine code each time";
+    EXPECT_EQ(DiskCache(folder).load(file.stem()), *again) << "the entry is mended";
 }
 
 TEST_F(FirstUse, AnUnwritableCacheOnlyCostsTime) {
