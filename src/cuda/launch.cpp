@@ -56,7 +56,7 @@ Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOption
     if (!context) return context.error();
     const auto function = find_function(cu, *context, spec.config);
     if (!function) return function.error();
-    PrefillParams params = spec.params;
+    PrefillFp8Params params = spec.params;
     if (auto r = encode(cu, spec.q, "q", params.q); !r) return r;
     if (auto r = encode(cu, spec.k, "k", params.k); !r) return r;
     if (auto r = encode(cu, spec.v, "v", params.v); !r) return r;

@@ -6,7 +6,7 @@
 
 namespace hopfill::emulator {
 
-using KernelFunction = void (*)(const PrefillParams&);
+using KernelFunction = void (*)(const PrefillFp8Params&);
 
 constexpr int kParts = 8;
 // Row `part` + kParts * i of the table, or null past its end.

@@ -24,7 +24,7 @@ std::size_t extent(const TensorMapSpec& s, bool packed, i32 rows) {
 }  // namespace
 
 Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options) {
-    PrefillParams params = spec.params;
+    PrefillFp8Params params = spec.params;
     for (const auto& [map, from, name] : {std::tuple{&params.q, &spec.q, "q"}, std::tuple{&params.k, &spec.k, "k"},
                                           std::tuple{&params.v, &spec.v, "v"}, std::tuple{&params.o, &spec.o, "o"}}) {
         Result<TensorMap> encoded = encode(*from);

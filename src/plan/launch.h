@@ -14,7 +14,7 @@ namespace hopfill::planner {
 // Everything of a launch but the encoded tensor maps, which need the driver (or the emulator): the backend encodes q, k, v, o into params.
 struct LaunchSpec {
     KernelConfig config;
-    PrefillParams params{};      // params.work_counter is the backend's to set when config.dynamic
+    PrefillFp8Params params{};   // params.work_counter is the backend's to set when config.dynamic
     TensorMapSpec q, k, v, o;
     int grid = 0;                // blocks; 0 means that there is nothing to compute
     int threads = 0;

@@ -29,4 +29,21 @@ struct PrefillParams {
     i32 heads_per_group;        // dense: query heads (of all sequences) whose K and V share L2: the outermost order of the jobs
 };
 
+// Multipliers of an e4m3 tensor (descales): value = element * data[sequence * batch + head * this.head + token / block_tokens * block]. A stride is 0
+// where the multiplier does not vary; tokens count from the sequence's start. Null data means 1 everywhere. Multipliers are not negative.
+struct ScaleView {
+    const float* data;
+    i32 batch, head, block;   // strides in floats
+    i32 block_tokens;         // 64 or 128; 0: one multiplier for all tokens
+    i32 heads_per_entry;      // q: consecutive query heads that share an entry (1, or heads_per_kv_head); k and v: 1
+};
+
+// prefill_fp8. Kernels of the other families read its first part alone, so a launch of any family passes this.
+struct PrefillFp8Params : PrefillParams {
+    ScaleView q_scale, k_scale, v_scale;
+    const float* v_channel_scale;   // [kv_heads, head_dim] with a row stride of v_channel_stride, beside v_scale, or null
+    i32 v_channel_stride;
+    i32 channels;                   // head_dim of the problem: what v_channel_scale has
+};
+
 }  // namespace hopfill

@@ -22,7 +22,7 @@ constexpr int find(Family family, Mask mask, bool packed) {
 }
 
 template <int Row>
-void kernel(const PrefillParams& p) {
+void kernel(const PrefillFp8Params& p) {
     if constexpr (kKernelTable.row[Row].family == Family::prefill)
         prefill_kernel<kKernelTable.row[Row]>(p);
     else
