@@ -55,6 +55,7 @@ json to_json(const Plan& plan) {
             {"grid", plan.grid},
             {"shared_bytes", plan.shared_bytes},
             {"jobs", plan.jobs},
+            {"heads_per_group", plan.heads_per_group},
             {"modelled_us", plan.modelled_us},
             {"problem",
              {{"dtype", name_of(p.dtype)},

@@ -68,16 +68,17 @@ struct Plan {
     AttentionProblem problem;
     Backend backend = Backend::automatic;  ///< resolved: never automatic
     // The rest describes a kernel and is zero for the cpu and oracle backends.
-    std::string kernel;              ///< printed KernelConfig, e.g. "prefill_bf16_hd128_causal_m128n128s2"
-    int variant = -1;                ///< internal: the kernel's place in the planner's table of this library version
-    int tile_m = 0;                  ///< query rows of a tile (all consumer warpgroups together)
-    int tile_n = 0;                  ///< keys of a KV block
-    int stages = 0;                  ///< KV blocks in flight
-    int threads = 0;                 ///< of a block
-    int grid = 0;                    ///< blocks
-    int shared_bytes = 0;            ///< dynamic shared memory of a block
-    std::int64_t jobs = 0;           ///< (query tile, head, sequence) triples; for ragged batches a bound
-    double modelled_us = 0;          ///< cost model's estimate of the kernel's time
+    std::string kernel;                ///< printed KernelConfig, e.g. "prefill_bf16_hd128_causal_m128n128s2"
+    int variant = -1;                  ///< internal: the kernel's place in the planner's table of this library version
+    int tile_m = 0;                    ///< query rows of a tile (all consumer warpgroups together)
+    int tile_n = 0;                    ///< keys of a KV block
+    int stages = 0;                    ///< KV blocks in flight
+    int threads = 0;                   ///< of a block
+    int grid = 0;                      ///< blocks
+    int shared_bytes = 0;              ///< dynamic shared memory of a block
+    std::int64_t jobs = 0;             ///< (query tile, head, sequence) triples; for ragged batches a bound
+    std::int64_t heads_per_group = 0;  ///< query heads whose jobs run together, so that their K and V share L2
+    double modelled_us = 0;            ///< cost model's estimate of the kernel's time
     bool operator==(const Plan&) const = default;
 
     /// Several lines for people: kernel, tiles, shared memory, jobs and order.

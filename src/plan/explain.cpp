@@ -1,6 +1,8 @@
 // A plan in words.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "plan/geometry.h"
 #include "plan/launch.h"
 
@@ -24,6 +26,8 @@ std::string Plan::to_string() const {
     s += fmt::format("jobs     {}{} on {} blocks, {}{}\n", p.packed ? "at most " : "", jobs, grid,
                      c.dynamic && jobs > grid ? "drawn from a counter" : "dealt in turn",
                      p.causal ? (p.packed ? ", longest of a sequence first" : ", longest first") : "");
+    const std::int64_t heads = p.heads * p.batch;
+    if (!p.packed) s += fmt::format("order    {} of {} heads at a time, whose K and V share L2\n", std::min(heads_per_group, heads), heads);
     s += fmt::format("model    {:.1f} us\n", modelled_us);
     return s;
 }

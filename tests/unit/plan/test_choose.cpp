@@ -53,6 +53,27 @@ TEST(Choose, GridsAreBoundedByJobsAndMultiprocessors) {
     }
 }
 
+// What an H100 was measured with: no more than 33 heads, and no more than 32 MB of K and V; on other GPUs their share of the same.
+TEST(Choose, HeadsThatShareL2AreBoundedByTheGpu) {
+    const auto heads = [](const AttentionProblem& p, const DeviceInfo& device) { return planner::choose(p, device)->heads_per_group; };
+    DeviceInfo h20, small;
+    h20.num_sms = 78;
+    small.num_sms = 2;
+    EXPECT_EQ(heads(problem(32, 512, 128), {}), 33);
+    EXPECT_EQ(heads(problem(32, 512, 128), h20), 19);
+    EXPECT_EQ(heads(problem(32, 512, 128), small), 1);
+    EXPECT_EQ(heads(problem(1, 512, 128, true, 8), {}), 8);
+    EXPECT_EQ(heads(problem(1, 16384, 128), {}), 4) << "8 MB a head";
+    EXPECT_EQ(heads(problem(1, 1 << 20, 128), {}), 1) << "one head is more than L2 holds";
+    DeviceInfo half;
+    half.l2_bytes /= 2;
+    EXPECT_EQ(heads(problem(1, 16384, 128), half), 2);
+    AttentionProblem gqa = problem(1, 16384, 128);
+    gqa.kv_heads = 4;
+    testing::fill_strides(gqa);
+    EXPECT_EQ(heads(gqa, {}), 32) << "8 query heads a KV head";
+}
+
 TEST(Choose, NothingToDoIsAnEmptyGrid) {
     for (const AttentionProblem& p : {problem(0, 512, 128), problem(2, 0, 128), packed(problem(0, 0, 128)), packed(problem(2, 0, 64))}) {
         const Result<Plan> plan = planner::choose(p, {});
