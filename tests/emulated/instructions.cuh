@@ -145,4 +145,48 @@ void matrix_kernel(HOPFILL_GRID_CONSTANT const MatrixParams p) {
     for (i32 i = 0; i < 8; ++i) sm90::store_global(p.stored + lane * 8 + i, sm90::load_shared(m + lane * 8 + i));
 }
 
+// Scalar instructions: thread i's word i, i + 32, ... through one of them. Operations of several operands take the words that follow.
+enum class Scalar : u8 { exp2, log2, maximum, fma, pack_bf16, pack_f16, pack_e4m3, exchange };
+
+struct ScalarParams {
+    const u32* in;  // count words, and three more
+    u32* out;       // count words; exchange: six a lane
+    i32 count;
+};
+
+template <Scalar S>
+HOPFILL_KERNEL(32)
+void scalar_kernel(HOPFILL_GRID_CONSTANT const ScalarParams p) {
+    const i32 lane = sm90::lane_index();
+    if constexpr (S == Scalar::exchange) {
+        const u32 v = sm90::load_global(p.in + lane);
+        const u32 results[6] = {
+            sm90::shuffle_xor(v, 5u),  sm90::shuffle_up(v, 4u),
+            sm90::shuffle_from(v, 9u), sm90::warp_uniform(v + 2),
+            sm90::ballot(v % 3 == 0),  static_cast<u32>(sm90::vote_any(lane == 31)) + 2 * static_cast<u32>(sm90::vote_any(lane > 40))};
+        for (i32 i = 0; i < 6; ++i) sm90::store_global(p.out + lane * 6 + i, results[i]);
+    } else {
+        for (i32 i = lane; i < p.count; i += 32) {
+            float v[4];
+            for (i32 j = 0; j < 4; ++j) v[j] = sm90::bits_float(sm90::load_global(p.in + i + j));
+            u32 r;
+            if constexpr (S == Scalar::exp2)
+                r = sm90::float_bits(sm90::exp2_approx(v[0]));
+            else if constexpr (S == Scalar::log2)
+                r = sm90::float_bits(sm90::log2_approx(v[0]));
+            else if constexpr (S == Scalar::maximum)
+                r = sm90::float_bits(sm90::max_float(v[0], v[1]));
+            else if constexpr (S == Scalar::fma)
+                r = sm90::float_bits(sm90::fma_float(v[0], v[1], v[2]));
+            else if constexpr (S == Scalar::pack_bf16)
+                r = sm90::pack2<Elem::bf16>(v[0], v[1]);
+            else if constexpr (S == Scalar::pack_f16)
+                r = sm90::pack2<Elem::f16>(v[0], v[1]);
+            else
+                r = sm90::pack4_e4m3(v[0], v[1], v[2], v[3]);
+            sm90::store_global(p.out + i, r);
+        }
+    }
+}
+
 }  // namespace hopfill::instructions

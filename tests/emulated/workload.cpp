@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numbers>
 #include <numeric>
 #include <stdexcept>
 
@@ -71,7 +72,7 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
     p.max_seqlen_kv = *std::max_element(c.kv_lens.begin(), c.kv_lens.end());
     p.tokens_q = std::accumulate(c.q_lens.begin(), c.q_lens.end(), std::int64_t{0});
     p.tokens_kv = std::accumulate(c.kv_lens.begin(), c.kv_lens.end(), std::int64_t{0});
-    p.scale = 1 / std::sqrt(static_cast<double>(c.head_dim));
+    p.scale = c.integers ? std::numbers::ln2 : 1 / std::sqrt(static_cast<double>(c.head_dim));
     p.want_lse = true;
     const std::int64_t row = p.heads * p.head_dim, kv_row = p.kv_heads * p.head_dim;
     p.q = p.o = {c.packed ? 0 : p.max_seqlen_q * row, row, p.head_dim};
@@ -82,13 +83,23 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
     for (int n : c.kv_lens) d.cu_k.push_back(d.cu_k.back() + n);
 
     emulator::Random random(data_seed);
-    const auto fill = [&](std::vector<std::uint16_t>& t, std::int64_t n) {
+    const auto fill = [&](std::vector<std::uint16_t>& t, std::int64_t n, auto value) {
         t.resize(static_cast<std::size_t>(n));
-        for (std::uint16_t& x : t) x = c.f16 ? emulator::to_f16(normal(random)) : emulator::to_bf16(normal(random));
+        for (std::uint16_t& x : t) x = c.f16 ? emulator::to_f16(value()) : emulator::to_bf16(value());
     };
-    fill(d.q, p.tokens_q * row);
-    fill(d.k, p.tokens_kv * kv_row);
-    fill(d.v, p.tokens_kv * kv_row);
+    const auto gaussian = [&] { return normal(random); };
+    // 1 or -1 in one of `n`.
+    const auto sign = [&](int n) { return random.one_in(static_cast<std::uint32_t>(n)) ? (random.one_in(2) ? 1.0f : -1.0f) : 0.0f; };
+    if (c.integers) {
+        // Four products of a logit are not 0, on average: over some hundred keys logits are less than 12 apart.
+        fill(d.q, p.tokens_q * row, [&] { return sign(c.head_dim / 8); });
+        fill(d.k, p.tokens_kv * kv_row, [&] { return sign(2); });
+        fill(d.v, p.tokens_kv * kv_row, [&] { return static_cast<float>(random.below(9)) - 4; });
+    } else {
+        fill(d.q, p.tokens_q * row, gaussian);
+        fill(d.k, p.tokens_kv * kv_row, gaussian);
+        fill(d.v, p.tokens_kv * kv_row, gaussian);
+    }
     d.o.resize(d.q.size());
     d.expected_o.resize(d.q.size());
     d.lse.resize(static_cast<std::size_t>(p.tokens_q * p.heads));
@@ -105,11 +116,19 @@ Workload::~Workload() = default;
 
 std::string Workload::kernel_name() const { return data_->plan->kernel; }
 
+const Plan& Workload::plan() const { return *data_->plan; }
+const std::vector<std::uint16_t>& Workload::output() const { return data_->o; }
+const std::vector<float>& Workload::lse() const { return data_->lse; }
+
+AttentionTensors Workload::tensors() {
+    std::fill(data_->o.begin(), data_->o.end(), kUnwritten);
+    std::fill(data_->lse.begin(), data_->lse.end(), std::nanf(""));
+    return data_->tensors(data_->o, data_->lse);
+}
+
 Outcome Workload::run(const emulator::Options& options, const Runner& runner) {
     Data& d = *data_;
-    std::fill(d.o.begin(), d.o.end(), kUnwritten);
-    std::fill(d.lse.begin(), d.lse.end(), std::nanf(""));
-    Result<planner::LaunchSpec> spec = planner::make_launch(*d.plan, d.tensors(d.o, d.lse));
+    Result<planner::LaunchSpec> spec = planner::make_launch(*d.plan, tensors());
     if (!spec) return {"error", spec.error().text(), 0};
     Result<emulator::Report> report = runner(*spec, options);
     if (!report) return {"error", report.error().text(), 0};
@@ -186,6 +205,18 @@ Case random_case(int variant, std::uint64_t seed) {
         c.kv_lens[0] = between(1, longest_kv);
     }
     return c;
+}
+
+std::vector<Case> integer_cases() {
+    std::vector<Case> cases;
+    for (const Case& of_family : family_cases())
+        for (const bool random : {false, true}) {
+            Case c = random ? random_case(of_family.variant, static_cast<std::uint64_t>(of_family.variant)) : of_family;
+            c.name += random ? " random" : " long";
+            c.integers = true;
+            cases.push_back(std::move(c));
+        }
+    return cases;
 }
 
 }  // namespace hopfill::testing

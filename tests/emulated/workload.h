@@ -22,11 +22,17 @@ struct Case {
     std::vector<int> q_lens{1}, kv_lens{1};  // dense: equal lengths, one a sequence
     int blocks = 2;                          // SMs of the device, so that a block has several tiles
     int variant = -1;                        // of the planner's tables; -1 is the planner's choice
+    // Small integers whose logits, times a scale of ln 2, are few whole powers of two apart: every product and sum of the kernel is exact in any
+    // order, so that the emulator and a GPU must agree in every bit of the output.
+    bool integers = false;
 };
 
 // Cases that give every kernel three times as many KV blocks as stages, several tiles a block and ragged tails. One per (head dimension, mask,
 // layout, dtype) of the table.
 std::vector<Case> family_cases();
+
+// Two problems of integers for every kernel of the table: the family's, and a random one.
+std::vector<Case> integer_cases();
 
 // A random problem for row `variant` of the table: lengths, heads, padding and blocks drawn from the seed.
 Case random_case(int variant, std::uint64_t seed);
@@ -45,6 +51,12 @@ public:
     // `runner` is emulator::run, or runs another kernel.
     Outcome run(const emulator::Options& options, const Runner& runner);
     std::string kernel_name() const;
+
+    // For other machines: what is to be run, the tensors on the host (outputs poisoned), and what was computed last.
+    const Plan& plan() const;
+    AttentionTensors tensors();
+    const std::vector<std::uint16_t>& output() const;
+    const std::vector<float>& lse() const;
 
 private:
     struct Data;

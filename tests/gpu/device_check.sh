@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # On a Hopper machine, with binaries that were built elsewhere: computes what evidence/ records again, and with --grid records it anew.
-#   tests/gpu/device_check.sh [--grid] [--memcheck] [--quick]
-# Nothing is installed or downloaded. New evidence and logs go to $OUT, or out/device-check.
+#   tests/gpu/device_check.sh [--grid] [--memcheck] [--quick] [--fidelity]
+# --fidelity alone: outputs of the one-instruction kernels and of the kernels on small integers, which the emulator's tests compare with.
+# Nothing is installed or downloaded. New evidence and logs go to $OUT, or out/device-check; copy what is in its evidence/ to evidence/.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.."
 
@@ -16,15 +17,26 @@ fi
 tests=$programs/hopfill_gpu_tests
 mkdir -p "$out"
 
-grid=0 memcheck=0 quick=0
+grid=0 memcheck=0 quick=0 fidelity=0
 for word in "$@"; do
     case $word in
         --grid) grid=1 ;;
         --memcheck) memcheck=1 ;;
         --quick) quick=1 ;;
-        *) echo "device-check: $word is not known; --grid, --memcheck, --quick are" >&2; exit 2 ;;
+        --fidelity) fidelity=1 ;;
+        *) echo "device-check: $word is not known; --grid, --memcheck, --quick, --fidelity are" >&2; exit 2 ;;
     esac
 done
+
+# A partial run leaves what it has: the records name the cases that are missing.
+if ((fidelity)); then
+    mkdir -p "$out/evidence"
+    status=0
+    "$programs/hopfill_gpu_fidelity" --run "$out/fidelity.bin" 2>&1 | tee "$out/fidelity.log" || status=1
+    "$programs/hopfill_gpu_fidelity" --import "$out/fidelity.bin" "$out/evidence" || status=1
+    gzip -f "$out/fidelity.bin"
+    exit $status
+fi
 
 status=0
 export HOPFILL_EVIDENCE=$PWD/evidence

@@ -1,0 +1,97 @@
+// The emulator against a GPU: outputs of the one-instruction kernels, and of the planner's kernels on small integers, as evidence/ keeps them.
+// An output that no GPU has computed with this build's machine code is counted, and said; which ones may not be missing, see the tests.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <set>
+
+#include "cuda/backend.h"
+#include "fidelity.h"
+#include "instruction_kernels.h"
+
+namespace hopfill::testing {
+namespace {
+
+const std::string kEvidence = std::string(HOPFILL_SOURCE_DIR) + "/evidence/";
+
+Record stored(const char* file) {
+    const auto record = read_record(kEvidence + file);
+    return record ? *record : Record{};
+}
+
+// Whether evidence/unverified.md lists `name`, with its reason.
+bool excused(const std::string& name) {
+    std::ifstream in(kEvidence + "unverified.md");
+    const std::string text{std::istreambuf_iterator<char>(in), {}};
+    return text.find("`" + name + "`") != std::string::npos;
+}
+
+struct Count {
+    int agree = 0, missing = 0, stale = 0;
+};
+
+// Whether the record has this output of this machine code; then it must be the emulator's.
+bool compare(const Observation& emulated, const Record& gpu, Count& count) {
+    const auto entry = gpu.cases.find(emulated.name);
+    if (entry == gpu.cases.end()) {
+        ++count.missing;
+        return false;
+    }
+    if (entry->second.key != emulated.key) {
+        ++count.stale;
+        return false;
+    }
+    const std::string text = disagreement(emulated, entry->second);
+    EXPECT_EQ(text, "") << emulated.name;
+    count.agree += text.empty();
+    return true;
+}
+
+std::string text_of(const Count& c, const Record& gpu) {
+    return fmt::format("{} outputs as on {} ({}); {} that no GPU has computed yet, {} stale: of other machine code", c.agree,
+                       gpu.gpu.empty() ? "no GPU" : gpu.gpu, gpu.date, c.missing, c.stale);
+}
+
+TEST(Fidelity, InstructionsGiveWhatTheGpuGave) {
+    const InstructionKernels kernels = read_instruction_kernels(HOPFILL_INSTRUCTION_KERNELS);
+    const Record gpu = stored(kInstructionRecord);
+    Count count;
+    std::set<std::string> without;
+    for (const InstructionCase& c : instruction_cases()) {
+        const auto image = kernels.find(c.kernel);
+        ASSERT_NE(image, kernels.end()) << c.kernel << " is not compiled: build instructions.bin";
+        const auto output = emulate_case(c);
+        ASSERT_TRUE(output) << output.error().text();
+        if (!compare({c.name, image->second.key, *output}, gpu, count)) without.insert(c.name);
+    }
+    fmt::print("instructions: {}\n", text_of(count, gpu));
+    for (const std::string& name : without)
+        EXPECT_TRUE(excused(instruction_of(name))) << name
+                                                   << ": no GPU's output to compare with: run ./dev device-check --fidelity on a Hopper GPU, or "
+                                                   << "list `" << instruction_of(name) << "` in evidence/unverified.md with the reason";
+}
+
+// The planner may pick only kernels with evidence for what the bench runs: tests/compile judges that. Here every output that there is must agree.
+TEST(Fidelity, KernelsGiveWhatTheGpuGave) {
+    std::map<std::string, std::string> keys;
+    for (const KernelInfo& k : cuda::catalogue()) keys[k.name] = k.key;
+    const Record gpu = stored(kKernelRecord);
+    Count count;
+    std::set<std::string> without;
+    for (const Case& c : integer_cases()) {
+        Workload workload(c, 1);
+        const Outcome outcome = workload.run({.seed = 1}, emulator::run);
+        ASSERT_EQ(outcome.kind, "clean") << c.name << "\n" << outcome.text;
+        for (const Observation& o : observe(workload, c, keys[workload.kernel_name()]))
+            if (!compare(o, gpu, count)) without.insert(workload.kernel_name());
+    }
+    fmt::print("kernels: {}; {} of {} kernels are without\n", text_of(count, gpu), without.size(), keys.size());
+    for (const std::string& name : without) fmt::print("  {} has no GPU's output to compare with\n", name);
+    EXPECT_EQ(keys.size(), planner::kernel_table().size());
+}
+
+}  // namespace
+}  // namespace hopfill::testing

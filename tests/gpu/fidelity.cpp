@@ -1,0 +1,261 @@
+// hopfill_gpu_fidelity: what a GPU makes of the one-instruction kernels and of the planner's kernels on small integers; the emulator's tests compare.
+//   --run RAW           runs all cases on the GPU and writes their outputs
+//   --import RAW DIR    turns them into the records of evidence/
+// Cases run in a child process. One that hangs or fails is named, and the next child goes on behind it.
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <new>
+#include <thread>
+
+#include "cuda/backend.h"
+#include "cuda/driver.h"
+#include "cuda/launch.h"
+#include "cuda/memory.h"
+#include "cuda/tensor_map.h"
+#include "fidelity.h"
+#include "instruction_kernels.h"
+
+namespace hopfill::gpu {
+namespace {
+
+using namespace testing;
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kPatience = std::chrono::seconds(10);  // with a case; the first opens the GPU, too
+constexpr auto kLongest = std::chrono::seconds(50);
+constexpr int kMostFailures = 12;
+
+// Device memory that holds a copy of host memory.
+class Mirror {
+public:
+    Mirror() = default;
+    Mirror(const Mirror&) = delete;
+    ~Mirror() {
+        for (void* p : held_) cuda::release(p);
+    }
+    Result<void*> add(const void* host, std::size_t bytes) {
+        const auto p = cuda::allocate(bytes);
+        if (!p) return p;
+        held_.push_back(*p);
+        if (auto r = cuda::upload(*p, host, bytes); !r) return r.error();
+        return p;
+    }
+
+private:
+    std::vector<void*> held_;
+};
+
+Result<std::vector<Observation>> run_instruction(const InstructionCase& c, const cuda::KernelImage& image) {
+    const auto opened = cuda::driver();
+    if (!opened) return opened.error();
+    const cuda::Driver& cu = **opened;
+    Mirror memory;
+    Place place{{}, [&](const TensorMapSpec& spec) -> Result<TensorMap> {
+                    TensorMap map{};
+                    if (auto r = cuda::encode(cu, spec, "a box", map); !r) return r.error();
+                    return map;
+                }};
+    for (const CaseBuffer& b : c.buffers) {
+        const auto p = memory.add(b.bytes.data(), b.bytes.size());
+        if (!p) return p.error();
+        place.buffers.push_back(*p);
+    }
+    auto params = c.params(place);
+    if (!params) return params.error();
+    cuda::CUmodule module = nullptr;
+    cuda::CUfunction function = nullptr;
+    if (auto r = cu.check(cu.cuModuleLoadData(&module, image.cubin.data()), "cuModuleLoadData"); !r) return r.error();
+    if (auto r = cu.check(cu.cuModuleGetFunction(&function, module, image.lowered_name.c_str()), "cuModuleGetFunction"); !r) return r.error();
+    if (auto r =
+            cu.check(cu.cuFuncSetAttribute(function, cuda::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, c.shared_bytes), "cuFuncSetAttribute");
+        !r)
+        return r.error();
+    const cuda::CUlaunchConfig config{1, 1, 1, static_cast<unsigned>(c.threads), 1, 1, static_cast<unsigned>(c.shared_bytes), nullptr, nullptr, 0};
+    void* arguments[] = {params->data()};
+    if (auto r = cu.check(cu.cuLaunchKernelEx(&config, function, arguments, nullptr), "cuLaunchKernelEx"); !r) return r.error();
+    if (auto r = cuda::synchronize(nullptr); !r) return r.error();
+    Observation o{c.name, image.key, {}};
+    for (std::size_t i = 0; i < c.buffers.size(); ++i) {
+        if (!c.buffers[i].output) continue;
+        const std::size_t before = o.output.size();
+        o.output.resize(before + c.buffers[i].bytes.size());
+        if (auto r = cuda::download(o.output.data() + before, place.buffers[i], c.buffers[i].bytes.size()); !r) return r.error();
+    }
+    cu.cuModuleUnload(module);
+    return std::vector{o};
+}
+
+std::size_t bytes_of_view(const TensorView& v) { return static_cast<std::size_t>(size_of(v.dtype) * v.elements()); }
+
+Result<std::vector<Observation>> run_kernel(const Case& c, const std::string& key) {
+    Workload workload(c, 1);
+    AttentionTensors host = workload.tensors(), device = host;
+    Mirror memory;
+    for (TensorView* view : {&device.q, &device.k, &device.v, &device.o, &device.lse, &device.cu_seqlens_q, &device.cu_seqlens_k}) {
+        if (!view->present()) continue;
+        const auto p = memory.add(view->data, bytes_of_view(*view));
+        if (!p) return p.error();
+        view->data = *p;
+    }
+    const auto spec = planner::make_launch(workload.plan(), device);
+    if (!spec) return spec.error();
+    if (auto r = cuda::launch(*spec, nullptr); !r) return r.error();
+    if (auto r = cuda::synchronize(nullptr); !r) return r.error();
+    for (const auto& [to, from] : {std::pair{&host.o, &device.o}, {&host.lse, &device.lse}})
+        if (auto r = cuda::download(to->data, from->data, bytes_of_view(*from)); !r) return r.error();
+    return observe(workload, c, key);
+}
+
+struct Task {
+    std::string name;
+    std::function<Result<std::vector<Observation>>()> run;
+};
+
+// Errors: a kernel whose machine code is not carried.
+Result<std::vector<Task>> all_tasks(const InstructionKernels& kernels) {
+    std::vector<Task> tasks;
+    for (const InstructionCase& c : instruction_cases()) {
+        const auto image = kernels.find(c.kernel);
+        if (image == kernels.end()) return Error{Code::internal, c.kernel, "is not in instructions.bin beside this program: build both again"};
+        tasks.push_back({c.name, [&c, image] { return run_instruction(c, image->second); }});
+    }
+    const auto infos = cuda::catalogue();
+    for (const Case& c : integer_cases()) {
+        const auto info = std::ranges::find(infos, planner::kernel_name(planner::kernel_at(c.variant)), &KernelInfo::name);
+        if (info == infos.end()) return Error{Code::internal, c.name, "is not in the catalogue"};
+        tasks.push_back({c.name, [c, key = info->key] { return run_kernel(c, key); }});
+    }
+    return tasks;
+}
+
+std::string today() {
+    const std::time_t now = std::time(nullptr);
+    char text[16];
+    std::strftime(text, sizeof(text), "%Y-%m-%d", std::gmtime(&now));
+    return text;
+}
+
+// Where the child is, for its parent: the task, and how many have ended.
+struct Progress {
+    std::atomic<std::size_t> task, written;
+};
+
+void append(const std::string& path, const std::string& bytes) {
+    std::ofstream out(path, std::ios::binary | std::ios::app);
+    out.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    out.flush();
+    if (!out) _exit(3);
+}
+
+[[noreturn]] void child(const std::vector<Task>& tasks, std::size_t first, const std::string& path, Progress& progress) {
+    const auto device = cuda::current_device();
+    if (!device || device->sm_major != 9 || device->sm_minor != 0) {
+        fmt::print(stderr, "no Hopper GPU to run on: {}\n", device ? device->name : device.error().text());
+        _exit(2);
+    }
+    if (!fs::exists(path)) append(path, raw_header(device->name, cuda::versions().driver, today()));
+    for (std::size_t i = first; i < tasks.size(); ++i) {
+        progress.task = i;
+        const auto outputs = tasks[i].run();
+        if (!outputs) {
+            fmt::print(stderr, "{}: {}\n", tasks[i].name, outputs.error().text());
+            std::fflush(nullptr);
+            _exit(1);
+        }
+        std::string bytes;
+        for (const Observation& o : *outputs) bytes += raw_bytes(o);
+        append(path, bytes);
+        progress.written = progress.written + outputs->size();
+    }
+    _exit(0);
+}
+
+// The child's end: its exit status, or -1 when it hung.
+int wait_for(pid_t pid, const Progress& progress, Clock::time_point end) {
+    std::size_t seen = progress.task;
+    auto since = Clock::now();
+    for (;; std::this_thread::sleep_for(std::chrono::milliseconds(5))) {
+        int status = 0;
+        if (waitpid(pid, &status, WNOHANG) == pid) return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+        const std::size_t now = progress.task;
+        if (now != seen) {
+            seen = now;
+            since = Clock::now();
+        }
+        if (Clock::now() - since < kPatience && Clock::now() < end) continue;
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+        return -1;
+    }
+}
+
+int run(const std::string& path, const std::string& kernels_path) {
+    const InstructionKernels kernels = read_instruction_kernels(kernels_path);
+    const auto tasks = all_tasks(kernels);
+    if (!tasks) {
+        fmt::print(stderr, "{}\n", tasks.error().text());
+        return 2;
+    }
+    fs::remove(path);
+    void* shared = mmap(nullptr, sizeof(Progress), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED) return 3;
+    auto& progress = *new (shared) Progress{};
+    const auto begin = Clock::now(), end = begin + kLongest;
+    int failures = 0;
+    for (std::size_t first = 0; first < tasks->size();) {
+        progress.task = first;
+        std::fflush(nullptr);
+        const pid_t pid = fork();
+        if (pid == 0) child(*tasks, first, path, progress);
+        const int status = wait_for(pid, progress, end);
+        if (status == 0) break;
+        if (status == 2 || status == 3) return status;
+        const std::size_t at = progress.task;
+        fmt::print("FAILED  {}: {}\n", (*tasks)[at].name, status < 0 ? "it hangs" : fmt::format("status {}", status));
+        if (++failures == kMostFailures || Clock::now() >= end) break;
+        first = at + 1;
+    }
+    fmt::print("{} tasks, {} outputs, {} failures, {:.1f} s\n", tasks->size(), progress.written.load(), failures,
+               std::chrono::duration<double>(Clock::now() - begin).count());
+    return failures == 0 ? 0 : 1;
+}
+
+int import(const std::string& path, const fs::path& evidence) {
+    const auto raw = read_raw(path);
+    if (!raw) {
+        fmt::print(stderr, "{}\n", raw.error().text());
+        return 2;
+    }
+    Record instructions{raw->gpu, raw->driver, raw->date, {}}, kernels = instructions;
+    for (const Observation& o : raw->outputs) {
+        const bool instruction = std::ranges::any_of(instruction_cases(), [&](const InstructionCase& c) { return c.name == o.name; });
+        (instruction ? instructions : kernels).cases[o.name] = entry_of(o);
+    }
+    fmt::print("{}, {}: {} outputs of instructions, {} of kernels\n", raw->gpu, raw->date, instructions.cases.size(), kernels.cases.size());
+    return write_record(evidence / kInstructionRecord, instructions) && write_record(evidence / kKernelRecord, kernels) ? 0 : 2;
+}
+
+}  // namespace
+}  // namespace hopfill::gpu
+
+int main(int count, char** words) {
+    const std::string mode = count > 1 ? words[1] : "";
+    if (mode == "--run" && count == 3)
+        return hopfill::gpu::run(words[2], (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "instructions.bin").string());
+    if (mode == "--import" && count == 4) return hopfill::gpu::import(words[2], words[3]);
+    std::fputs("usage: hopfill_gpu_fidelity --run RAW | --import RAW FOLDER\n", stderr);
+    return 2;
+}
