@@ -107,6 +107,10 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
     // Relative roundings of a weight: to its dtype (0.5 is the mean over a binade of the standard deviation over the largest error), and of the
     // exponential.
     const double weight_error = std::hypot(p.dtype == DType::f32 ? 0 : 0.5 * unit_roundoff(p.dtype), 0x1p-23);
+    // Below 2^-14 an f16 weight is rounded to multiples of 2^-24 (0.29 of it, a uniform error's standard deviation), or to 0, whatever its size: as
+    // a share of weight_error, in weights before they are divided by their sum. A kernel that meets the greatest logit first has it for every key,
+    // the reference, in its own order, perhaps for none.
+    const double coarse = p.dtype == DType::f16 ? 0.29 * 0x1p-24 / weight_error : 0;
     std::vector<float> q(d), logits(static_cast<std::size_t>(longest)), weighted(d), spread1(d), spread2(d);
     std::vector<Simulated> result;
     for (std::int64_t i : queries) {
@@ -142,7 +146,8 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
             mean_size += w * std::fabs(static_cast<double>(logit) * p.scale);
             weight_squares += static_cast<double>(w) * w;
             const auto e2 = static_cast<float>(error * error);
-            const float w2 = w * w;
+            const double rounded = std::max<double>(w, std::min<double>(coarse / s.sum, w / weight_error));
+            const auto w2 = static_cast<float>(rounded * rounded);
             const float* v = keys.v.data() + j * keys.d;
             for (std::size_t c = 0; c < d; ++c) {
                 weighted[c] += w2 * v[c] * v[c];
