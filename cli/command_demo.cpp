@@ -47,7 +47,7 @@ Result<Row> run_case(const DemoCase& c) {
     Row row{c, "", {}, 0, {}};
 
     check::Case checked;
-    checked.dtype = checked.out_dtype = shape.dtype;
+    checked.dtype = checked.kv_dtype = checked.out_dtype = shape.dtype;
     checked.causal = shape.causal;
     checked.heads = checked.kv_heads = c.heads;
     checked.head_dim = shape.head_dim;

@@ -33,6 +33,7 @@ void fill_strides(AttentionProblem& p) {
 AttentionProblem problem_of(const Arguments& a) {
     AttentionProblem p = a.problem;
     p.dtype = a.dtype.value_or(DType::bf16);
+    p.kv_dtype = p.dtype;
     p.out_dtype = a.out_dtype.value_or(p.dtype);
     p.kv_heads = a.kv_heads.value_or(p.heads);
     p.max_seqlen_kv = a.seq_kv.value_or(p.max_seqlen_q);

@@ -32,16 +32,35 @@ struct Strides {
     bool operator==(const Strides&) const = default;
 };
 
+/// How finely a tensor of FP8 multipliers divides what it scales. What an element of an E4M3 tensor stands for is its value times its scale.
+enum class ScaleKind : std::uint8_t {
+    none,      ///< absent: 1
+    tensor,    ///< [1]
+    head,      ///< q: [heads]; k, v: [kv_heads]
+    sequence,  ///< [batch, kv_heads]
+    block,     ///< [batch, kv_heads, ceil(max_seqlen / scale_block) or more]: blocks of tokens, counted from each sequence's start
+    channel,   ///< v alone: [kv_heads, head_dim]
+};
+
+/// Where a scale lies: element strides, 0 for what it does not depend on. Heads are query heads for the kind `head` of q, else KV heads.
+struct ScaleLayout {
+    ScaleKind kind = ScaleKind::none;
+    std::int64_t batch = 0, head = 0, block = 0, channel = 0;
+    bool operator==(const ScaleLayout&) const = default;
+};
+
 /// What is to be computed, without data and without the lengths of ragged sequences: what a plan depends on.
 struct AttentionProblem {
-    DType dtype = DType::bf16;          ///< of q, k and v
+    DType dtype = DType::bf16;          ///< of q
+    DType kv_dtype = DType::bf16;       ///< of k and v: that of q, or e4m3 with a 16-bit q
     DType out_dtype = DType::bf16;      ///< of o
     bool packed = false;                ///< ragged: [tokens, heads, head_dim] with cu_seqlens; else dense [batch, seq, heads, head_dim]
+    bool v_transposed = false;          ///< v is [batch, kv_heads, head_dim, seq], packed [kv_heads, head_dim, tokens]
     bool causal = false;                ///< bottom-right aligned: query i of s_q sees keys j <= i + s_kv - s_q
     std::int64_t batch = 0;             ///< sequences
     std::int64_t heads = 0;             ///< query heads, a multiple of kv_heads
     std::int64_t kv_heads = 0;          ///< 1 is MQA, == heads is MHA
-    std::int64_t head_dim = 0;          ///< of q, k, v and o: a multiple of 8, at most 256
+    std::int64_t head_dim = 0;          ///< of q, k, v and o: a multiple of 8, with e4m3 of 16; at most 256
     std::int64_t max_seqlen_q = 0;      ///< dense: the length; packed: an upper bound
     std::int64_t max_seqlen_kv = 0;
     std::int64_t tokens_q = 0;          ///< dense: batch * max_seqlen_q; packed: rows of q
@@ -49,7 +68,9 @@ struct AttentionProblem {
     double scale = 0;                   ///< multiplies q k^T; finite
     bool want_lse = false;
     bool batch_invariant = false;       ///< a sequence's bits do not depend on what else is in the batch
-    Strides q, k, v, o;
+    Strides q, k, v, o;                 ///< v_transposed: v.seq is the stride from one channel to the next
+    ScaleLayout q_scale, k_scale, v_scale;
+    std::int64_t scale_block = 0;       ///< tokens of a block where a scale is of kind block, 64 or 128; else 0
     bool operator==(const AttentionProblem&) const = default;
 };
 
@@ -90,8 +111,15 @@ struct Plan {
 ///   packed  q [tokens_q, heads, head_dim], k and v [tokens_kv, kv_heads, head_dim], o as q, lse f32 [heads, tokens_q],
 ///           cu_seqlens_q and cu_seqlens_k i32 [batch + 1], from 0, non-decreasing, on the same device
 /// A row with no key gives o = 0 and lse = -infinity. lse is the natural logarithm.
+///
+/// q, k and v have one dtype, or k and v are e4m3 and q is f16 or bf16. o is f32, f16 or bf16, and with an e4m3 q also e4m3, which saturates at
+/// +-448. E4M3 tensors may have scales, float32 multipliers on the same device, of any non-negative strides (0 broadcasts); see ScaleKind for their
+/// shapes. Shapes are told apart so: [1] is one for the tensor, rank 1 else by head; rank 2 is [batch, kv_heads], for v also
+/// [kv_heads, head_dim], and refused where it could be both; rank 3 is by block of AttentionOptions::scale_block tokens. Scales of blocks that no
+/// token of a sequence lies in are not read as numbers: they may be NaN.
 struct AttentionTensors {
     TensorView q, k, v, o, lse, cu_seqlens_q, cu_seqlens_k;
+    TensorView q_scale{}, k_scale{}, v_scale{};
 };
 
 /// Options that the tensors do not show.
@@ -102,6 +130,8 @@ struct AttentionOptions {
     std::optional<std::int64_t> max_seqlen_kv;   ///< packed: default tokens_kv
     bool batch_invariant = false;
     Backend backend = Backend::automatic;
+    std::optional<std::int64_t> scale_block;     ///< tokens that share an element of a rank-3 scale: 64 or 128
+    bool v_transposed = false;                   ///< e4m3 v given as [batch, kv_heads, head_dim, seq_kv], packed [kv_heads, head_dim, tokens_kv]
 };
 
 /// A CUDA stream handle (CUstream / cudaStream_t); null is the default stream. Ignored by host backends.

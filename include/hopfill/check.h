@@ -25,7 +25,8 @@ enum class Input : std::uint8_t {
 
 /// One problem, data included: equal cases have equal bits on every machine.
 struct Case {
-    DType dtype = DType::bf16;
+    DType dtype = DType::bf16;     ///< of q
+    DType kv_dtype = DType::bf16;  ///< of k and v
     DType out_dtype = DType::bf16;
     bool packed = false, causal = false, lse = true;
     bool loose_bounds = false;  ///< packed: the planner is told no longer bound than the tokens
@@ -33,6 +34,9 @@ struct Case {
     std::vector<std::int64_t> q_lens{64}, kv_lens{64};  ///< one per sequence; dense: all equal
     std::int64_t tail = 0;                              ///< packed: tokens beyond the last sequence, which must be neither read nor written
     std::optional<double> scale;
+    ScaleKind q_scale = ScaleKind::none, k_scale = ScaleKind::none, v_scale = ScaleKind::none;
+    std::int64_t scale_block = 0;  ///< of scales by block
+    bool v_transposed = false;
     Input input = Input::gaussian;
     std::uint64_t layout = 0;  ///< 0: contiguous; else the seed of orders, strides and gaps
     std::uint64_t nan = 0;     ///< 0: finite inputs; else the seed of planted NaNs (rows, or a whole sequence of a ragged batch)
@@ -41,6 +45,7 @@ struct Case {
 };
 
 /// "bf16 d128 h8/2 causal packed q=5,0,17 kv=9,3,0 input=peaky lse layout=77 seed=3": parse_case() takes it back.
+/// FP8: "e4m3 out=bf16 ... qs=block ks=head vs=channel block=64 vt", "bf16 kv_dtype=e4m3 ... ks=tensor vs=sequence".
 std::string to_string(const Case& c);
 /// Errors: invalid_argument, naming the word that is wrong.
 Result<Case> parse_case(std::string_view text);
@@ -49,6 +54,7 @@ Result<Case> parse_case(std::string_view text);
 struct Features {
     bool f16 = false, f32 = false, head_dim = false, gqa = false, causal = false, packed = false, empty = false, unequal = false, strided = false;
     bool lse = false, scale = false, negative_scale = false, inputs = false, nan = false, long_kv = false;
+    bool fp8 = false;  ///< e4m3 q, k and v, or k and v alone, with scales of every kind
     bool operator==(const Features&) const = default;
 };
 /// The names that parse_features() takes: "f16", "f32", "head_dim", ...

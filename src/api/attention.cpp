@@ -26,8 +26,11 @@ struct PlanKeyHash {
         const auto mix = [&h](auto value) { h = (h ^ std::hash<decltype(value)>{}(value)) * 0x9e3779b97f4a7c15ull; };
         const AttentionProblem& p = key.problem;
         mix(static_cast<int>(p.dtype) | static_cast<int>(p.out_dtype) << 3 | p.packed << 6 | p.causal << 7 | p.want_lse << 8 |
-            p.batch_invariant << 9 | static_cast<int>(key.backend) << 10 | static_cast<int>(key.device.kind) << 13 | key.device.index << 14);
+            p.batch_invariant << 9 | p.v_transposed << 24 | static_cast<int>(key.backend) << 10 | static_cast<int>(key.device.kind) << 13 |
+            key.device.index << 14);
         for (std::int64_t value : {p.batch, p.heads, p.kv_heads, p.head_dim, p.max_seqlen_q, p.max_seqlen_kv, p.tokens_q, p.tokens_kv}) mix(value);
+        mix(static_cast<int>(p.kv_dtype) | static_cast<int>(p.q_scale.kind) << 3 | static_cast<int>(p.k_scale.kind) << 6 |
+            static_cast<int>(p.v_scale.kind) << 9);
         mix(p.scale);
         for (const Strides& s : {p.q, p.k, p.v, p.o}) {
             mix(s.batch);

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <tuple>
 
 #include "api/error.h"
 #include "api/layout.h"
@@ -31,6 +32,7 @@ Result<std::uint64_t> emulator_seed() {
 Error disagreement(const AttentionProblem& planned, const AttentionProblem& found) {
     const auto number = [](const char* name, auto want, auto have) { return invalid(name, "is {}; the plan was made for {}", have, want); };
     if (found.dtype != planned.dtype) return number("q", name_of(planned.dtype), name_of(found.dtype));
+    if (found.kv_dtype != planned.kv_dtype) return number("k", name_of(planned.kv_dtype), name_of(found.kv_dtype));
     if (found.out_dtype != planned.out_dtype) return number("o", name_of(planned.out_dtype), name_of(found.out_dtype));
     if (found.packed != planned.packed) return number("q", planned.packed ? "packed tensors" : "dense tensors", found.packed ? "packed" : "dense");
     if (found.batch != planned.batch) return number("batch", planned.batch, found.batch);
@@ -51,14 +53,22 @@ Error disagreement(const AttentionProblem& planned, const AttentionProblem& foun
                            have.seq, have.head, want.batch, want.seq, want.head);
         }
     }
+    for (const auto& [name, want, have] :
+         {std::tuple{"q_scale", planned.q_scale, found.q_scale}, std::tuple{"k_scale", planned.k_scale, found.k_scale},
+          std::tuple{"v_scale", planned.v_scale, found.v_scale}}) {
+        if (!(want == have)) return invalid(name, "has another shape or other strides than the plan was made for");
+    }
     return invalid("plan", "was made for other tensors");
 }
 
 }  // namespace
 
 AttentionTensors canonical(const AttentionTensors& t) {
-    return {canonical(t.q), canonical(t.k), canonical(t.v), canonical(t.o), t.lse.present() ? canonical(t.lse) : t.lse,
-            t.cu_seqlens_q, t.cu_seqlens_k};
+    AttentionTensors out = t;
+    for (TensorView* view : {&out.q, &out.k, &out.v, &out.o, &out.lse}) {
+        if (view->present()) *view = canonical(*view);
+    }
+    return out;
 }
 
 Result<void> check_against(const Plan& plan, const AttentionTensors& tensors) {
@@ -67,6 +77,8 @@ Result<void> check_against(const Plan& plan, const AttentionTensors& tensors) {
     options.causal = p.causal;
     options.scale = p.scale;
     options.batch_invariant = p.batch_invariant;
+    options.v_transposed = p.v_transposed;
+    if (p.scale_block != 0) options.scale_block = p.scale_block;
     if (p.packed && tensors.q.rank == 3) {
         options.max_seqlen_q = p.max_seqlen_q;
         options.max_seqlen_kv = p.max_seqlen_kv;

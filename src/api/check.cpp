@@ -57,8 +57,14 @@ Outcome failed(const Error& error, bool may_skip) {
 
 // Inputs are read-only.
 Result<void> check_inputs(const Built& b, Target& target) {
-    const std::array<std::pair<const Buffer*, const char*>, 5> inputs{
-        {{&b.q, "q"}, {&b.k, "k"}, {&b.v, "v"}, {&b.cu_q, "cu_seqlens_q"}, {&b.cu_k, "cu_seqlens_k"}}};
+    const std::array<std::pair<const Buffer*, const char*>, 8> inputs{{{&b.q, "q"},
+                                                                       {&b.k, "k"},
+                                                                       {&b.v, "v"},
+                                                                       {&b.cu_q, "cu_seqlens_q"},
+                                                                       {&b.cu_k, "cu_seqlens_k"},
+                                                                       {&b.q_scale, "q_scale"},
+                                                                       {&b.k_scale, "k_scale"},
+                                                                       {&b.v_scale, "v_scale"}}};
     for (const auto& [buffer, name] : inputs) {
         std::vector<std::byte> now(buffer->bytes.size());
         if (now.empty()) continue;
@@ -72,7 +78,7 @@ Result<void> check_inputs(const Built& b, Target& target) {
 Result<void> run_once(Built& b, Target& target, const AttentionTensors& tensors, std::uint64_t schedule) {
     for (Buffer* out : {&b.o, &b.lse}) {
         if (out->bytes.empty()) continue;
-        poison(*out);
+        poison(*out, out == &b.o ? b.host.o.dtype : DType::f32);
         if (auto r = target.upload(out->target, out->bytes.data(), out->bytes.size()); !r) return r;
     }
     if (auto r = target.run(b.problem, tensors, b.options, schedule); !r) return r;
@@ -88,17 +94,18 @@ Result<void> run_once(Built& b, Target& target, const AttentionTensors& tensors,
 Outcome run_case(const Case& c, Target& target, const RunOptions& options) {
     Built b = build(c, options.threads);
     Uploads uploads(target);
-    for (Buffer* buffer : {&b.q, &b.k, &b.v, &b.o, &b.lse, &b.cu_q, &b.cu_k}) {
+    for (Buffer* buffer : {&b.q, &b.k, &b.v, &b.o, &b.lse, &b.cu_q, &b.cu_k, &b.q_scale, &b.k_scale, &b.v_scale}) {
         if (auto r = uploads.add(*buffer); !r) return failed(r.error(), false);
     }
     const Device device = target.device();
-    AttentionTensors tensors{b.q.on_target(b.host.q, device),
-                             b.k.on_target(b.host.k, device),
-                             b.v.on_target(b.host.v, device),
-                             b.o.on_target(b.host.o, device),
-                             {},
-                             {},
-                             {}};
+    AttentionTensors tensors;
+    tensors.q = b.q.on_target(b.host.q, device);
+    tensors.k = b.k.on_target(b.host.k, device);
+    tensors.v = b.v.on_target(b.host.v, device);
+    tensors.o = b.o.on_target(b.host.o, device);
+    if (b.host.q_scale.present()) tensors.q_scale = b.q_scale.on_target(b.host.q_scale, device);
+    if (b.host.k_scale.present()) tensors.k_scale = b.k_scale.on_target(b.host.k_scale, device);
+    if (b.host.v_scale.present()) tensors.v_scale = b.v_scale.on_target(b.host.v_scale, device);
     if (c.lse) tensors.lse = b.lse.on_target(b.host.lse, device);
     if (c.packed) {
         tensors.cu_seqlens_q = b.cu_q.on_target(b.host.cu_seqlens_q, device);
@@ -158,6 +165,7 @@ Result<Summary> run(const Options& options, Target& target, const Progress& prog
     const Features offered = limits.features;
     limits.features = *features;
     limits.features.f32 = features->f32 && offered.f32;
+    limits.features.fp8 = features->fp8 && offered.fp8;
     limits.features.long_kv = features->long_kv && offered.long_kv;
     if (options.max_seq > 0) limits.max_seq = options.max_seq;
     Summary summary;

@@ -16,7 +16,9 @@ struct FeatureName {
     std::string_view name;
     bool Features::*field;
 };
-constexpr std::array<FeatureName, 15> kFeatures{{{"f16", &Features::f16},
+constexpr std::array<std::string_view, 6> kScaleKinds{"none", "tensor", "head", "sequence", "block", "channel"};
+
+constexpr std::array<FeatureName, 16> kFeatures{{{"f16", &Features::f16},
                                                  {"f32", &Features::f32},
                                                  {"head_dim", &Features::head_dim},
                                                  {"gqa", &Features::gqa},
@@ -30,7 +32,8 @@ constexpr std::array<FeatureName, 15> kFeatures{{{"f16", &Features::f16},
                                                  {"negative_scale", &Features::negative_scale},
                                                  {"inputs", &Features::inputs},
                                                  {"nan", &Features::nan},
-                                                 {"long_kv", &Features::long_kv}}};
+                                                 {"long_kv", &Features::long_kv},
+                                                 {"fp8", &Features::fp8}}};
 
 // "4x512,7": runs of equal lengths are folded.
 std::string text_of(const std::vector<std::int64_t>& lengths) {
@@ -66,14 +69,15 @@ bool parse_lengths(std::string_view text, std::vector<std::int64_t>& lengths) {
 }
 
 bool parse_dtype(std::string_view text, DType& t) {
-    for (DType candidate : {DType::f32, DType::f16, DType::bf16}) {
+    for (DType candidate : {DType::f32, DType::f16, DType::bf16, DType::e4m3}) {
         if (text == name_of(candidate)) return t = candidate, true;
     }
     return false;
 }
 
 bool parse_word(std::string_view word, Case& c) {
-    if (parse_dtype(word, c.dtype)) return c.out_dtype = c.dtype, true;
+    if (parse_dtype(word, c.dtype)) return c.kv_dtype = c.out_dtype = c.dtype, true;
+    if (word == "vt") return c.v_transposed = true;
     if (word == "causal") return c.causal = true;
     if (word == "packed") return c.packed = true;
     if (word == "loose") return c.loose_bounds = true;
@@ -88,6 +92,14 @@ bool parse_word(std::string_view word, Case& c) {
     const std::string_view key = word.substr(0, eq), value = word.substr(eq + 1);
     if (key == "q") return parse_lengths(value, c.q_lens);
     if (key == "kv") return parse_lengths(value, c.kv_lens);
+    if (key == "kv_dtype") return parse_dtype(value, c.kv_dtype);
+    if (key == "block") return parse_number(value, c.scale_block) && (c.scale_block == 64 || c.scale_block == 128);
+    for (const auto& [name, kind] : {std::pair{"qs", &c.q_scale}, std::pair{"ks", &c.k_scale}, std::pair{"vs", &c.v_scale}}) {
+        if (key != name) continue;
+        const auto* at = std::find(kScaleKinds.begin(), kScaleKinds.end(), value);
+        *kind = static_cast<ScaleKind>(at - kScaleKinds.begin());
+        return at != kScaleKinds.end();
+    }
     if (key == "out") return parse_dtype(value, c.out_dtype);
     if (key == "tail") return parse_number(value, c.tail) && c.tail >= 0;
     if (key == "layout") return parse_number(value, c.layout);
@@ -147,16 +159,45 @@ void draw_lengths(Rng& rng, const Limits& limits, Case& c) {
     }
 }
 
+// Makes a third of the cases FP8 ones. From numbers of its own, so that the other two thirds are what they are without the feature.
+void draw_fp8(Rng rng, Case& c) {
+    if (!rng.one_in(3)) return;
+    const bool mixed = size_of(c.dtype) == 2 && rng.one_in(3);
+    constexpr std::array<DType, 3> outputs{DType::bf16, DType::f16, DType::e4m3};
+    c.kv_dtype = DType::e4m3;
+    if (!mixed) {
+        c.dtype = DType::e4m3;
+        c.out_dtype = rng.pick(outputs);
+    }
+    c.head_dim = std::max<std::int64_t>(16, c.head_dim / 16 * 16);
+    if (c.scale && *c.scale < 0) c.scale.reset();
+    c.v_transposed = !c.packed && rng.one_in(3);
+    const auto kind = [&](std::int64_t last) { return static_cast<ScaleKind>(rng.between(0, last)); };
+    c.q_scale = mixed ? ScaleKind::none : kind(4);
+    c.k_scale = kind(4);
+    c.v_scale = kind(5);
+    // [n, n] would be both [batch, kv_heads] and [kv_heads, head_dim], which is refused.
+    if (static_cast<std::int64_t>(c.q_lens.size()) == c.kv_heads && c.kv_heads == c.head_dim) c.v_scale = ScaleKind::head;
+    const bool blocks = c.q_scale == ScaleKind::block || c.k_scale == ScaleKind::block || c.v_scale == ScaleKind::block;
+    c.scale_block = !blocks ? 0 : rng.one_in(2) ? 64 : 128;
+}
+
 }  // namespace
 
 std::string to_string(const Case& c) {
     std::string text = fmt::format("{} d{} h{}/{}", name_of(c.dtype), c.head_dim, c.heads, c.kv_heads);
+    if (c.kv_dtype != c.dtype) text += fmt::format(" kv_dtype={}", name_of(c.kv_dtype));
     if (c.out_dtype != c.dtype) text += fmt::format(" out={}", name_of(c.out_dtype));
     if (c.causal) text += " causal";
     if (c.packed) text += " packed";
     if (c.loose_bounds) text += " loose";
     text += fmt::format(" q={} kv={}", text_of(c.q_lens), text_of(c.kv_lens));
     if (c.tail != 0) text += fmt::format(" tail={}", c.tail);
+    for (const auto& [name, kind] : {std::pair{"qs", c.q_scale}, std::pair{"ks", c.k_scale}, std::pair{"vs", c.v_scale}}) {
+        if (kind != ScaleKind::none) text += fmt::format(" {}={}", name, kScaleKinds[static_cast<std::size_t>(kind)]);
+    }
+    if (c.scale_block != 0) text += fmt::format(" block={}", c.scale_block);
+    if (c.v_transposed) text += " vt";
     if (c.scale) text += fmt::format(" scale={}", *c.scale);
     text += fmt::format(" input={}", kInputs[static_cast<std::size_t>(c.input)]);
     if (c.lse) text += " lse";
@@ -179,6 +220,9 @@ Result<Case> parse_case(std::string_view text) {
     if (c.heads < 1 || c.kv_heads < 1 || c.heads % c.kv_heads != 0 || c.head_dim < 1) {
         return Error{Code::invalid_argument, "case", "heads must be a positive multiple of kv_heads, head_dim positive"};
     }
+    const bool blocks = c.q_scale == ScaleKind::block || c.k_scale == ScaleKind::block || c.v_scale == ScaleKind::block;
+    if (blocks != (c.scale_block != 0))
+        return Error{Code::invalid_argument, "case", "block= goes with a scale by block, and a scale by block with it"};
     return c;
 }
 
@@ -207,13 +251,13 @@ Limits limits_for(Backend backend) {
     Limits limits;
     limits.features = *parse_features("all");
     if (backend == Backend::emulated) {
-        limits.features.long_kv = limits.features.f32 = false;
+        limits.features.long_kv = limits.features.f32 = limits.features.fp8 = false;
         limits.max_seq = 300;
         limits.max_batch = 3;
         limits.max_heads = 4;
         limits.max_work = 8'000'000;
     } else if (backend == Backend::sm90 || backend == Backend::automatic) {
-        limits.features.f32 = false;
+        limits.features.f32 = limits.features.fp8 = false;
         limits.max_seq = 1000;
         limits.max_work = 200'000'000;
     }
@@ -227,7 +271,7 @@ Case random_case(std::uint64_t seed, std::int64_t index, const Limits& limits) {
     c.seed = rng.bits() >> 32;
     const auto kind = rng.between(0, 5);
     c.dtype = kind >= 4 && f.f32 ? DType::f32 : (kind & 1) != 0 && f.f16 ? DType::f16 : DType::bf16;
-    c.out_dtype = c.dtype;
+    c.kv_dtype = c.out_dtype = c.dtype;
     c.causal = f.causal && rng.one_in(2);
     c.packed = f.packed && rng.one_in(2);
     c.lse = f.lse && rng.one_in(2);
@@ -263,6 +307,7 @@ Case random_case(std::uint64_t seed, std::int64_t index, const Limits& limits) {
     if (f.inputs && rng.one_in(2)) c.input = static_cast<Input>(rng.between(0, 3));
     if (f.strided && rng.one_in(2)) c.layout = (rng.bits() >> 40) + 1;
     if (f.nan && rng.one_in(5) && std::ranges::max(c.kv_lens) <= 2048) c.nan = (rng.bits() >> 40) + 1;
+    if (f.fp8) draw_fp8(Rng(seed, static_cast<std::uint64_t>(index), 8), c);
     return c;
 }
 
@@ -276,7 +321,7 @@ std::vector<Case> evidence_grid() {
     std::size_t n = 0;
     const auto add = [&](DType dtype, std::int64_t head_dim, bool causal, std::int64_t q, std::int64_t kv) {
         Case c;
-        c.dtype = c.out_dtype = dtype;
+        c.dtype = c.kv_dtype = c.out_dtype = dtype;
         c.head_dim = head_dim;
         c.causal = causal;
         // Every ratio meets every length over the head dimensions, dtypes and masks: 6 and the 22 shapes share only the factor 2.

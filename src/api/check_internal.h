@@ -67,7 +67,7 @@ struct Built {
     AttentionTensors host;  // o and lse show the outputs as downloaded
     std::vector<std::int64_t> q_lens, kv_lens;
     std::vector<std::int64_t> q_begin, kv_begin;  // first row of each sequence; dense: 0
-    Buffer q, k, v, o, lse, cu_q, cu_k;
+    Buffer q, k, v, o, lse, cu_q, cu_k, q_scale, k_scale, v_scale;
 };
 Built build(const Case& c, int threads);
 
@@ -79,9 +79,22 @@ inline std::int64_t lse_offset(const TensorView& t, std::int64_t sequence, std::
     return t.rank == 2 ? head * t.strides[0] + (begin + token) * t.strides[1] : sequence * t.strides[0] + head * t.strides[1] + token * t.strides[2];
 }
 
-// Bytes that no output element may keep: a NaN in f16, bf16 and f32 whose payload no computation makes.
-constexpr std::array<std::byte, 2> kPoison{std::byte{0xa5}, std::byte{0xff}};
-void poison(Buffer& b);
+// Of an element of v, which may be transposed.
+inline std::int64_t value_offset(const Built& b, std::int64_t sequence, std::int64_t begin, std::int64_t token, std::int64_t head,
+                                 std::int64_t channel) {
+    if (!b.problem.v_transposed) return offset(b.host.v, sequence, begin, token, head) + channel;
+    return sequence * b.problem.v.batch + head * b.problem.v.head + channel * b.problem.v.seq + begin + token;
+}
+
+// What an element of an FP8 tensor is multiplied by; `head` is a query head for q, else a KV head.
+float multiplier(const Built& b, const TensorView& scale, const ScaleLayout& layout, std::int64_t sequence, std::int64_t head, std::int64_t token,
+                 std::int64_t channel);
+
+// Bytes that no output element may keep: a NaN in f16, bf16 and f32 whose payload no computation makes; in e4m3 the NaN that conversions do not give.
+constexpr std::array<std::byte, 2> poison_of(DType t) {
+    return t == DType::e4m3 ? std::array{std::byte{0xff}, std::byte{0xff}} : std::array{std::byte{0xa5}, std::byte{0xff}};
+}
+void poison(Buffer& b, DType dtype);
 
 // What an exact online softmax in the same formats gives for one row, and the standard deviation that a correct kernel's rounding has there.
 struct Simulated {

@@ -1,5 +1,5 @@
-// What rounding costs: an exact online softmax in the formats of the problem (P rounded to the tensors' dtype before P.V, float32 sums, o rounded
-// once), and a model of how far two correct kernels may differ.
+// What rounding costs: an exact online softmax in the formats of the problem (P rounded to q's dtype before P.V, to e4m3 as 2^8 P, float32 sums, o
+// rounded once), and a model of how far two correct kernels may differ. On the tensor cores, products of e4m3 are summed with 13 fraction bits.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -24,7 +24,18 @@ float round_to_f16(float x) {
     const auto bits = std::bit_cast<std::uint32_t>(x);
     return std::bit_cast<float>((bits + 0xfff + (bits >> 13 & 1)) & 0xffffe000u);
 }
-float round_weight(DType t, float x) { return t == DType::bf16 ? round_to_bf16(x) : t == DType::f16 ? round_to_f16(x) : x; }
+// 0 <= x <= 1, times 2^8: above 2^-6 drops 20 bits, below rounds to multiples of 2^-9, which is the last place of 2^14.
+float round_to_e4m3(float x) {
+    const float scaled = x * 256;
+    if (scaled < 0x1p-6f) return ((scaled + 0x1p14f) - 0x1p14f) / 256;
+    const auto bits = std::bit_cast<std::uint32_t>(scaled);
+    return std::bit_cast<float>((bits + 0x7ffff + (bits >> 20 & 1)) & 0xfff00000u) / 256;
+}
+constexpr double kMostFromLogits = 4;  // variance: v is about N(0, 1), and a row cannot stray further than from one key's to another's
+
+float round_weight(DType t, float x) {
+    return t == DType::bf16 ? round_to_bf16(x) : t == DType::f16 ? round_to_f16(x) : t == DType::e4m3 ? round_to_e4m3(x) : x;
+}
 
 // Largest relative error of a rounding to the format's nearest.
 double unit_roundoff(DType t) { return std::ldexp(1.0, -oracle::format_of(t).mantissa_bits - 1); }
@@ -40,29 +51,82 @@ double spacing(DType t, double x) {
 // Rows of one head of k or v as float; k is transposed, so that sums over columns run in order for many keys side by side.
 struct Keys {
     std::int64_t n = 0, d = 0;
-    std::vector<float> k;       // [d][n]
-    std::vector<float> v;       // [n][d]
-    std::vector<float> k_size;  // [n] Euclidean
+    std::vector<float> k;        // [d][n], of FP8 without its scale, so that sums are cut off where the tensor cores' are
+    std::vector<float> k_scale;  // [n]
+    std::vector<float> v;        // [n][d]
+    std::vector<float> k_size;   // [n] Euclidean
 };
 
 Keys load_keys(const Built& b, std::int64_t sequence, std::int64_t kv_head, std::int64_t n) {
     const auto i = static_cast<std::size_t>(sequence);
-    Keys keys{n, b.problem.head_dim, {}, {}, {}};
+    Keys keys{n, b.problem.head_dim, {}, {}, {}, {}};
     keys.k.resize(static_cast<std::size_t>(n * keys.d));
     keys.v.resize(static_cast<std::size_t>(n * keys.d));
     keys.k_size.resize(static_cast<std::size_t>(n));
     for (std::int64_t j = 0; j < n; ++j) {
-        const std::int64_t k_at = offset(b.host.k, sequence, b.kv_begin[i], j, kv_head), v_at = offset(b.host.v, sequence, b.kv_begin[i], j, kv_head);
+        const std::int64_t k_at = offset(b.host.k, sequence, b.kv_begin[i], j, kv_head);
         double size = 0;
         for (std::int64_t c = 0; c < keys.d; ++c) {
             const double x = oracle::load(b.host.k.dtype, b.host.k.data, k_at + c);
             size += x * x;
             keys.k[static_cast<std::size_t>(c * n + j)] = static_cast<float>(x);
-            keys.v[static_cast<std::size_t>(j * keys.d + c)] = static_cast<float>(oracle::load(b.host.v.dtype, b.host.v.data, v_at + c));
+            const double y = oracle::load(b.host.v.dtype, b.host.v.data, value_offset(b, sequence, b.kv_begin[i], j, kv_head, c)) *
+                             multiplier(b, b.host.v_scale, b.problem.v_scale, sequence, kv_head, j, c);
+            keys.v[static_cast<std::size_t>(j * keys.d + c)] = static_cast<float>(y);
         }
-        keys.k_size[static_cast<std::size_t>(j)] = static_cast<float>(std::sqrt(size));
+        const float scale = multiplier(b, b.host.k_scale, b.problem.k_scale, sequence, kv_head, j, 0);
+        keys.k_scale.push_back(scale);
+        keys.k_size[static_cast<std::size_t>(j)] = static_cast<float>(std::sqrt(size) * std::fabs(scale));
     }
     return keys;
+}
+
+// q k^T of one query with n keys. `reduced`: sums of 32 products and what was there before, aligned to the greatest of them and cut off 13 bits
+// below.
+void multiply(const std::vector<float>& q, const Keys& keys, std::int64_t n, bool reduced, std::vector<float>& logits, std::vector<float>& top,
+              std::vector<float>& sum) {
+    const auto d = static_cast<std::int64_t>(q.size());
+    std::fill_n(logits.begin(), n, 0.0f);
+    if (!reduced) {
+        for (std::int64_t c = 0; c < d; ++c) {
+            const float* k = keys.k.data() + c * keys.n;
+            const float left = q[static_cast<std::size_t>(c)];
+            for (std::int64_t j = 0; j < n; ++j) logits[static_cast<std::size_t>(j)] += left * k[j];
+        }
+        return;
+    }
+    float *most = top.data(), *total = sum.data(), *at = logits.data();
+    for (std::int64_t c0 = 0; c0 < d; c0 += 32) {
+        for (std::int64_t j = 0; j < n; ++j) most[j] = std::fabs(at[j]);
+        for (std::int64_t c = c0; c < std::min(d, c0 + 32); ++c) {
+            const float* k = keys.k.data() + c * keys.n;
+            const float left = q[static_cast<std::size_t>(c)];
+            for (std::int64_t j = 0; j < n; ++j) {
+                const float p = std::fabs(left * k[j]);
+                most[j] = most[j] > p ? most[j] : p;
+            }
+        }
+        // The factor that makes the last place kept 1; sums stay below 2^20.
+        for (std::int64_t j = 0; j < n; ++j) {
+            const std::uint32_t exponent = std::clamp(std::bit_cast<std::uint32_t>(most[j]) >> 23, 32u, 240u);
+            most[j] = std::bit_cast<float>((254 + 13 - exponent) << 23);
+            total[j] = static_cast<float>(static_cast<std::int32_t>(at[j] * most[j]));
+        }
+        for (std::int64_t c = c0; c < std::min(d, c0 + 32); ++c) {
+            const float* k = keys.k.data() + c * keys.n;
+            const float left = q[static_cast<std::size_t>(c)];
+            for (std::int64_t j = 0; j < n; ++j) total[j] += static_cast<float>(static_cast<std::int32_t>(left * k[j] * most[j]));
+        }
+        for (std::int64_t j = 0; j < n; ++j) {
+            at[j] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(total[j]) & ~0x3ffu) / most[j];
+        }
+    }
+}
+
+// Standard deviation of a weight whose logit has standard deviation s (log-normal), which is no more than the whole.
+double moved(double weight, double s) {
+    const double squares = std::min(s * s, 30.0);
+    return std::min(0.5, weight * std::sqrt(std::exp(squares) * std::expm1(squares)));
 }
 
 struct Softmax {
@@ -104,14 +168,17 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
     const Keys keys = load_keys(b, sequence, head / (p.heads / p.kv_heads), longest);
     const auto d = static_cast<std::size_t>(p.head_dim);
     const float scale_log2 = static_cast<float>(p.scale * 1.4426950408889634);
+    const bool tensor_cores = b.options.backend != Backend::cpu && b.options.backend != Backend::oracle;
+    const bool reduced = p.dtype == DType::e4m3 && tensor_cores;
     // Relative roundings of a weight: to its dtype (0.5 is the mean over a binade of the standard deviation over the largest error), and of the
     // exponential.
     const double weight_error = std::hypot(p.dtype == DType::f32 ? 0 : 0.5 * unit_roundoff(p.dtype), 0x1p-23);
     // Below 2^-14 an f16 weight is rounded to multiples of 2^-24 (0.29 of it, a uniform error's standard deviation), or to 0, whatever its size: as
     // a share of weight_error, in weights before they are divided by their sum. A kernel that meets the greatest logit first has it for every key,
-    // the reference, in its own order, perhaps for none.
-    const double coarse = p.dtype == DType::f16 ? 0.29 * 0x1p-24 / weight_error : 0;
-    std::vector<float> q(d), logits(static_cast<std::size_t>(longest)), weighted(d), spread1(d), spread2(d);
+    // the reference, in its own order, perhaps for none. An e4m3 weight, stored as 2^8 P, to multiples of 2^-17.
+    const double last_place = p.dtype == DType::f16 ? 0x1p-24 : p.dtype == DType::e4m3 ? 0x1p-17 : 0;
+    const double coarse = 0.29 * last_place / weight_error;
+    std::vector<float> q(d), logits(static_cast<std::size_t>(longest)), top(logits.size()), sum(logits.size()), weighted(d), spread1(d), spread2(d);
     std::vector<Simulated> result;
     for (std::int64_t i : queries) {
         const std::int64_t n = visible(i), at = offset(b.host.q, sequence, b.q_begin[index], i, head);
@@ -120,17 +187,20 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
             q[c] = static_cast<float>(oracle::load(b.host.q.dtype, b.host.q.data, at + static_cast<std::int64_t>(c)));
             q_size += static_cast<double>(q[c]) * q[c];
         }
-        std::fill_n(logits.begin(), n, 0.0f);
-        for (std::size_t c = 0; c < d; ++c) {
-            const float* k = keys.k.data() + static_cast<std::int64_t>(c) * longest;
-            for (std::int64_t j = 0; j < n; ++j) logits[static_cast<std::size_t>(j)] += q[c] * k[j];
+        const float q_scale = multiplier(b, b.host.q_scale, p.q_scale, sequence, head, i, 0);
+        q_size *= static_cast<double>(q_scale) * q_scale;
+        multiply(q, keys, n, reduced, logits, top, sum);
+        if (p.kv_dtype == DType::e4m3) {
+            for (std::int64_t j = 0; j < n; ++j) logits[static_cast<std::size_t>(j)] *= q_scale * keys.k_scale[static_cast<std::size_t>(j)];
         }
         const Softmax s = online(logits, keys, n, scale_log2, p.dtype);
         Simulated& row = result.emplace_back(Simulated{std::vector<float>(d), std::vector<double>(d), kNone, 0});
         if (s.sum != 0) row.lse = s.top * 0.69314718f + std::log(s.sum);
         // A float32 sum of d products strays by about 2^-24 sqrt(d) of the greater of its value and of its terms' size: error of logit j. It and
         // weight_error move o by p_j times the distance of v_j from o, independently for each key.
-        const double logit_unit = 0x1p-23 * std::sqrt(static_cast<double>(d)) * std::fabs(p.scale);
+        // With 13 fraction bits, the 32 products and the sum of a step are each cut off by up to 2^-13 of the greatest.
+        const double steps = std::ceil(static_cast<double>(d) / 32);
+        const double logit_unit = (reduced ? 0x1.4p-13 * std::sqrt(steps) : 0x1p-23 * std::sqrt(static_cast<double>(d))) * std::fabs(p.scale);
         double logit_squares = 0, weight_squares = 0, mean_size = 0;
         std::fill(weighted.begin(), weighted.end(), 0.0f);
         std::fill(spread1.begin(), spread1.end(), 0.0f);
@@ -138,10 +208,11 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
         for (std::int64_t j = 0; j < n; ++j) {
             const float logit = logits[static_cast<std::size_t>(j)];
             const float w = std::exp2(logit * scale_log2 - s.top) / s.sum;
-            if (!(w > 1e-9f)) continue;
+            if (!(w > 1e-9f) && !reduced) continue;
             const double size = std::fabs(static_cast<double>(logit)) +
                                 std::sqrt(q_size) * keys.k_size[static_cast<std::size_t>(j)] / std::sqrt(static_cast<double>(d));
-            const double error = w * logit_unit * size;
+            const double error = reduced ? moved(w, logit_unit * size) : w * logit_unit * size;
+            if (reduced && !(w > 1e-9f) && !(error > 1e-9)) continue;
             logit_squares += error * error;
             mean_size += w * std::fabs(static_cast<double>(logit) * p.scale);
             weight_squares += static_cast<double>(w) * w;
@@ -158,12 +229,14 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
         const double count = static_cast<double>(n);
         for (std::size_t c = 0; c < d; ++c) {
             const float o = s.sum == 0 ? 0.0f : s.o[c] / s.sum;
-            row.o[c] = static_cast<float>(oracle::decode(oracle::format_of(p.out_dtype), oracle::encode(oracle::format_of(p.out_dtype), o)));
+            row.o[c] =
+                static_cast<float>(oracle::decode(oracle::format_of(p.out_dtype), oracle::encode_saturated(oracle::format_of(p.out_dtype), o)));
             const double from_logits = spread2[c] - 2.0 * o * spread1[c] + static_cast<double>(o) * o * logit_squares;
             // Sums of n terms in float32: errors of partial sums, for sequential order; blocked orders stray less.
             const double from_sums = 0x1p-48 * count * (0.16 * weighted[c] + 0.1 * static_cast<double>(o) * o);
             const double rounding = 0.29 * spacing(p.out_dtype, o);
-            row.sigma[c] = std::sqrt(weight_error * weight_error * weighted[c] + std::max(0.0, from_logits) + from_sums + rounding * rounding);
+            row.sigma[c] = std::sqrt(weight_error * weight_error * weighted[c] + std::clamp(from_logits, 0.0, kMostFromLogits) + from_sums +
+                                     rounding * rounding);
         }
         if (n > 0) {
             const double rounding = 0x1p-24 * (1 + std::fabs(row.lse));

@@ -105,13 +105,69 @@ Result<void> check_lengths(const AttentionTensors& t, const AttentionOptions& op
     return {};
 }
 
+// What a scale's shape says of it, by the rules of AttentionTensors.
+Result<ScaleLayout> check_scale(const char* name, const TensorView& view, const AttentionProblem& p, const Device& device, bool of_q, bool of_v,
+                                const std::optional<std::int64_t>& scale_block) {
+    if (!view.present()) return ScaleLayout{};
+    if (view.rank > 3) return invalid(name, "has rank {} ({}); 1 to 3 are allowed", view.rank, shape_text(view));
+    HOPFILL_CHECK(check_view(name, view, view.rank, device));
+    if (view.dtype != DType::f32) return invalid(name, "is {}; f32 is needed", name_of(view.dtype));
+    const std::int64_t heads = of_q ? p.heads : p.kv_heads;
+    const auto stride = [&view](std::size_t i) { return view.shape[i] > 1 ? view.strides[i] : 0; };
+    if (view.rank == 1) {
+        if (view.shape[0] == 1) return ScaleLayout{ScaleKind::tensor, 0, 0, 0, 0};
+        if (view.shape[0] == heads) return ScaleLayout{ScaleKind::head, 0, stride(0), 0, 0};
+        return invalid(name, "has shape {}; [1] or [{}], an element a head, is allowed for rank 1", shape_text(view), heads);
+    }
+    const bool by_sequence = view.shape[0] == p.batch && view.shape[1] == p.kv_heads;
+    if (view.rank == 2) {
+        const bool by_channel = of_v && view.shape[0] == p.kv_heads && view.shape[1] == p.head_dim;
+        if (by_sequence && by_channel) {
+            return invalid(name,
+                           "has shape {}, which is both [batch, kv_heads] and [kv_heads, head_dim]; give one element a tensor or head, or "
+                           "[batch, kv_heads, blocks]",
+                           shape_text(view));
+        }
+        if (by_sequence) return ScaleLayout{ScaleKind::sequence, stride(0), stride(1), 0, 0};
+        if (by_channel) return ScaleLayout{ScaleKind::channel, 0, stride(0), 0, stride(1)};
+        return invalid(name, "has shape {}; [{}, {}], batch and kv_heads{}, is allowed for rank 2", shape_text(view), p.batch, p.kv_heads,
+                       of_v ? fmt::format(", or [{}, {}], kv_heads and head_dim", p.kv_heads, p.head_dim) : "");
+    }
+    if (!scale_block)
+        return invalid("scale_block", "is not given, and {} has shape {}; 64 or 128 tokens a block are allowed", name, shape_text(view));
+    if (*scale_block != 64 && *scale_block != 128) return invalid("scale_block", "is {}; 64 and 128 are allowed", *scale_block);
+    const std::int64_t blocks = ((of_q ? p.max_seqlen_q : p.max_seqlen_kv) + *scale_block - 1) / *scale_block;
+    if (!by_sequence || view.shape[2] < blocks) {
+        return invalid(name, "has shape {}; [{}, {}, {} or more], batch, kv_heads and blocks of {} tokens, is needed", shape_text(view), p.batch,
+                       p.kv_heads, blocks, *scale_block);
+    }
+    return ScaleLayout{ScaleKind::block, stride(0), stride(1), stride(2), 0};
+}
+
+Result<void> describe_scales(const AttentionTensors& t, const AttentionOptions& options, AttentionProblem& p) {
+    struct Named {
+        const char* name;
+        const TensorView& view;
+        ScaleLayout& layout;
+    };
+    for (const Named& n : {Named{"q_scale", t.q_scale, p.q_scale}, Named{"k_scale", t.k_scale, p.k_scale}, Named{"v_scale", t.v_scale, p.v_scale}}) {
+        Result<ScaleLayout> layout =
+            check_scale(n.name, n.view, p, t.q.device, &n.layout == &p.q_scale, &n.layout == &p.v_scale, options.scale_block);
+        HOPFILL_CHECK(layout);
+        n.layout = *layout;
+    }
+    if (options.scale_block) p.scale_block = *options.scale_block;
+    return {};
+}
+
 Result<void> check_outputs_apart(const AttentionTensors& t) {
     struct Named {
         const char* name;
         const TensorView& view;
     };
     for (const Named& input :
-         {Named{"q", t.q}, Named{"k", t.k}, Named{"v", t.v}, Named{"cu_seqlens_q", t.cu_seqlens_q}, Named{"cu_seqlens_k", t.cu_seqlens_k}}) {
+         {Named{"q", t.q}, Named{"k", t.k}, Named{"v", t.v}, Named{"cu_seqlens_q", t.cu_seqlens_q}, Named{"cu_seqlens_k", t.cu_seqlens_k},
+          Named{"q_scale", t.q_scale}, Named{"k_scale", t.k_scale}, Named{"v_scale", t.v_scale}}) {
         for (const Named& output : {Named{"o", t.o}, Named{"lse", t.lse}}) {
             if (share_memory(output.view, input.view)) return invalid(output.name, "overlaps {} in memory; it must not", input.name);
         }
@@ -138,17 +194,21 @@ Result<AttentionProblem> describe(const AttentionTensors& t, const AttentionOpti
         HOPFILL_CHECK(check_last_stride(name, *view));
     }
     p.dtype = t.q.dtype;
+    p.kv_dtype = t.k.dtype;
     p.out_dtype = t.o.dtype;
-    for (const auto& [name, view] : {std::pair{"k", &t.k}, std::pair{"v", &t.v}}) {
-        if (view->dtype != p.dtype)
-            return invalid(name, "is {} where q is {}; q, k and v must have one dtype", name_of(view->dtype), name_of(p.dtype));
+    p.v_transposed = options.v_transposed;
+    if (p.kv_dtype != p.dtype && (p.kv_dtype != DType::e4m3 || size_of(p.dtype) != 2)) {
+        return invalid("k", "is {} where q is {}; q's dtype, or e4m3 with an f16 or bf16 q, is allowed", name_of(p.kv_dtype), name_of(p.dtype));
     }
+    if (t.v.dtype != p.kv_dtype) return invalid("v", "is {} where k is {}; k and v must have one dtype", name_of(t.v.dtype), name_of(p.kv_dtype));
     p.heads = t.q.shape[heads_at];
     p.kv_heads = t.k.shape[heads_at];
     p.head_dim = t.q.shape[dim_at];
     HOPFILL_CHECK(check_dimension("k", t.k, dim_at, p.head_dim, "head_dim of q is needed"));
     for (std::size_t i = 0; i < static_cast<std::size_t>(rank); ++i) {
-        HOPFILL_CHECK(check_dimension("v", t.v, i, t.k.shape[i], "in k is needed"));
+        // Transposed, v is [batch, kv_heads, head_dim, seq]: the last three dimensions of k in the order 1, 2, 0.
+        const std::size_t first = dim_at - 2, of_k = p.v_transposed && i >= first ? first + (i - first + 1) % 3 : i;
+        HOPFILL_CHECK(check_dimension("v", t.v, i, t.k.shape[of_k], p.v_transposed ? "in k, and v transposed, is needed" : "in k is needed"));
         HOPFILL_CHECK(check_dimension("o", t.o, i, t.q.shape[i], "in q is needed"));
     }
     if (!p.packed) HOPFILL_CHECK(check_dimension("k", t.k, 0, t.q.shape[0], "batch of q is needed"));
@@ -165,8 +225,10 @@ Result<AttentionProblem> describe(const AttentionTensors& t, const AttentionOpti
     p.q = strides_of(t.q);
     p.k = strides_of(t.k);
     p.v = strides_of(t.v);
+    if (p.v_transposed) std::swap(p.v.seq, p.v.head);  // [.., heads, channels, tokens] where [.., tokens, heads, channels] was read
     p.o = strides_of(t.o);
     p.scale = options.scale ? *options.scale : p.head_dim > 0 ? 1 / std::sqrt(static_cast<double>(p.head_dim)) : 1;
+    HOPFILL_CHECK(describe_scales(t, options, p));
     HOPFILL_CHECK(validate(p));
     HOPFILL_CHECK(check_outputs_apart(t));
     return p;

@@ -19,7 +19,6 @@ Result<Plan> plan(const AttentionProblem& problem, const DeviceInfo& device, Bac
         if (chosen) chosen->backend = backend;
         return chosen;
     }
-    if (backend == Backend::cpu && problem.dtype == DType::e4m3) return unsupported("q", "is e4m3; the cpu backend takes f32, f16 and bf16");
     Plan plan;
     plan.problem = problem;
     plan.backend = backend;

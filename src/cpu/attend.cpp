@@ -38,6 +38,9 @@ HWY_ATTR void load_row(DType t, const void* from, std::int64_t at, std::int64_t 
     } else if (t == DType::bf16) {
         const auto* p = static_cast<const std::uint16_t*>(from) + at;
         for (std::int64_t i = 0; i < n; ++i) to[i] = from_bf16(p[i]);
+    } else if (t == DType::e4m3) {
+        const auto* p = static_cast<const std::uint8_t*>(from) + at;
+        for (std::int64_t i = 0; i < n; ++i) to[i] = from_e4m3(p[i]);
     } else {
         const auto* p = static_cast<const std::uint16_t*>(from) + at;
         for (std::int64_t i = 0; i < n; ++i) to[i] = from_f16(p[i]);
@@ -51,6 +54,9 @@ HWY_ATTR void store_row(DType t, void* to, std::int64_t at, std::int64_t n, cons
     } else if (t == DType::bf16) {
         auto* p = static_cast<std::uint16_t*>(to) + at;
         for (std::int64_t i = 0; i < n; ++i) p[i] = to_bf16(from[i]);
+    } else if (t == DType::e4m3) {
+        auto* p = static_cast<std::uint8_t*>(to) + at;
+        for (std::int64_t i = 0; i < n; ++i) p[i] = to_e4m3(from[i]);
     } else {
         auto* p = static_cast<std::uint16_t*>(to) + at;
         for (std::int64_t i = 0; i < n; ++i) p[i] = to_f16(from[i]);
@@ -92,17 +98,39 @@ HWY_ATTR void pack_keys(const Job& job, const Buffers& b, std::int64_t first, st
     for (std::int64_t j = 0; j < panels(n) * kPanel; ++j) {
         float* HWY_RESTRICT to = b.k + j / kPanel * job.head_dim * kPanel + j % kPanel;
         if (j < n) {
-            load_row(job.dtype, job.k, (first + j) * job.k_seq, job.head_dim, b.row);
-            for (std::int64_t c = 0; c < job.head_dim; ++c) to[c * kPanel] = b.row[c];
+            load_row(job.kv_dtype, job.k, (first + j) * job.k_seq, job.head_dim, b.row);
+            const float scale = job.k_scale.of(0, first + j);
+            for (std::int64_t c = 0; c < job.head_dim; ++c) to[c * kPanel] = b.row[c] * scale;
         } else {
             for (std::int64_t c = 0; c < job.head_dim; ++c) to[c * kPanel] = 0;
         }
     }
 }
 
+HWY_ATTR void pack_transposed_values(const Job& job, const Buffers& b, std::int64_t first, std::int64_t n) {
+    alignas(64) float scale[kBlock], channel[kBlock];
+    for (std::int64_t j = 0; j < n; ++j) scale[j] = job.v_scale.of(0, first + j);
+    for (std::int64_t c = 0; c < b.o_width; ++c) {
+        float* HWY_RESTRICT to = b.v + c / kPanel * kBlock * kPanel + c % kPanel;
+        if (c >= job.head_dim) {
+            for (std::int64_t j = 0; j < n; ++j) to[j * kPanel] = 0;
+            continue;
+        }
+        load_row(job.kv_dtype, job.v, c * job.v_seq + first, n, channel);
+        const float by_channel = job.v_scale.channel != 0 ? job.v_scale.data[c * job.v_scale.channel] : 1;
+        for (std::int64_t j = 0; j < n; ++j) to[j * kPanel] = channel[j] * (scale[j] * by_channel);
+    }
+}
+
 HWY_ATTR void pack_values(const Job& job, const Buffers& b, std::int64_t first, std::int64_t n) {
+    if (job.v_transposed) return pack_transposed_values(job, b, first, n);
     for (std::int64_t j = 0; j < n; ++j) {
-        load_row(job.dtype, job.v, (first + j) * job.v_seq, job.head_dim, b.row);  // columns past head_dim are zero from the start
+        load_row(job.kv_dtype, job.v, (first + j) * job.v_seq, job.head_dim, b.row);  // columns past head_dim are zero from the start
+        if (job.v_scale.channel != 0) {
+            for (std::int64_t c = 0; c < job.head_dim; ++c) b.row[c] *= job.v_scale.data[c * job.v_scale.channel];
+        } else if (const float scale = job.v_scale.of(0, first + j); scale != 1) {
+            for (std::int64_t c = 0; c < job.head_dim; ++c) b.row[c] *= scale;
+        }
         for (std::int64_t p = 0; p < b.o_width / kPanel; ++p) {
             float* to = b.v + (p * kBlock + j) * kPanel;
             hn::Store(hn::Load(kD, b.row + p * kPanel), kD, to);
@@ -234,6 +262,9 @@ HWY_ATTR void attend_rows(const Job& job, std::vector<float>& workspace) {
     for (std::int64_t r = 0; r < job.rows; ++r) {
         const std::int64_t row = job.first_row + r;
         load_row(job.dtype, job.q, row / job.group * job.q_seq + row % job.group * job.q_head, job.head_dim, b.q + r * job.head_dim);
+        if (const float scale = job.q_scale.of(row % job.group, row / job.group); scale != 1) {
+            for (std::int64_t c = 0; c < job.head_dim; ++c) b.q[r * job.head_dim + c] *= scale;
+        }
         for (std::int64_t c = 0; c < b.o_width; ++c) b.o[r * b.o_width + c] = 0;
         b.top[r] = kNone;
         b.sum[r] = 0;

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <string>
 #include <thread>
 
@@ -36,6 +37,13 @@ Result<void> check_lengths(const TensorView& cu, const char* name, std::int64_t 
 const void* at(const TensorView& t, std::int64_t offset) { return static_cast<const std::byte*>(t.data) + offset * size_of(t.dtype); }
 void* at_mutable(const TensorView& t, std::int64_t offset) { return static_cast<std::byte*>(t.data) + offset * size_of(t.dtype); }
 
+// The part of a scale that a (sequence, head) reads.
+Scale scale_of(const TensorView& t, const ScaleLayout& s, std::int64_t block, std::int64_t sequence, std::int64_t head) {
+    if (s.kind == ScaleKind::none) return {};
+    const auto* data = static_cast<const float*>(t.data) + sequence * s.batch + head * s.head;
+    return {data, 0, s.block, s.channel, s.kind == ScaleKind::block ? std::countr_zero(static_cast<std::uint64_t>(block)) : 0};
+}
+
 // Every job of the problem, the longest first.
 std::vector<Job> make_jobs(const AttentionProblem& p, const AttentionTensors& t) {
     std::vector<Job> jobs;
@@ -54,6 +62,8 @@ std::vector<Job> make_jobs(const AttentionProblem& p, const AttentionTensors& t)
             job.kv_len = cu_k[b + 1] - cu_k[b];
         }
         job.dtype = p.dtype;
+        job.kv_dtype = p.kv_dtype;
+        job.v_transposed = p.v_transposed;
         job.out_dtype = p.out_dtype;
         job.group = p.heads / p.kv_heads;
         job.head_dim = p.head_dim;
@@ -62,7 +72,7 @@ std::vector<Job> make_jobs(const AttentionProblem& p, const AttentionTensors& t)
         job.q_seq = t.q.strides[seq];
         job.q_head = t.q.strides[head];
         job.k_seq = t.k.strides[seq];
-        job.v_seq = t.v.strides[seq];
+        job.v_seq = t.v.strides[p.v_transposed ? head : seq];
         job.o_seq = t.o.strides[seq];
         job.o_head = t.o.strides[head];
         const auto first = [&](const TensorView& v, std::int64_t token, std::int64_t h) {
@@ -71,7 +81,11 @@ std::vector<Job> make_jobs(const AttentionProblem& p, const AttentionTensors& t)
         for (std::int64_t g = 0; g < p.kv_heads; ++g) {
             job.q = at(t.q, first(t.q, q_begin, g * job.group));
             job.k = at(t.k, first(t.k, kv_begin, g));
-            job.v = at(t.v, first(t.v, kv_begin, g));
+            job.v = at(t.v, p.v_transposed ? first(t.v, g, 0) + kv_begin : first(t.v, kv_begin, g));
+            job.q_scale = scale_of(t.q_scale, p.q_scale, p.scale_block, b, p.q_scale.kind == ScaleKind::head ? g * job.group : g);
+            job.k_scale = scale_of(t.k_scale, p.k_scale, p.scale_block, b, g);
+            job.v_scale = scale_of(t.v_scale, p.v_scale, p.scale_block, b, g);
+            if (p.q_scale.kind == ScaleKind::head) job.q_scale.head = p.q_scale.head;
             job.o = at_mutable(t.o, first(t.o, q_begin, g * job.group));
             if (t.lse.present()) {
                 // [heads, tokens] or [batch, heads, seq]
@@ -95,10 +109,8 @@ std::vector<Job> make_jobs(const AttentionProblem& p, const AttentionTensors& t)
 }  // namespace
 
 Result<void> attention(const AttentionProblem& p, const AttentionTensors& t) {
-    for (const auto& [dtype, name] : {std::pair{p.dtype, "q"}, std::pair{p.out_dtype, "o"}}) {
-        if (dtype != DType::f32 && dtype != DType::f16 && dtype != DType::bf16) {
-            return Error{Code::unsupported, name, "dtype " + std::string(name_of(dtype)) + "; the cpu backend takes f32, f16 and bf16"};
-        }
+    for (const auto& [dtype, name] : {std::pair{p.dtype, "q"}, std::pair{p.kv_dtype, "k"}, std::pair{p.out_dtype, "o"}}) {
+        if (dtype == DType::i32) return Error{Code::unsupported, name, "dtype i32; the cpu backend takes f32, f16, bf16 and e4m3"};
     }
     if (p.kv_heads <= 0 || p.heads % p.kv_heads != 0) {
         return Error{Code::invalid_argument, "k", std::to_string(p.kv_heads) + " heads; must divide q's " + std::to_string(p.heads)};

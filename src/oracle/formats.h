@@ -65,6 +65,14 @@ inline std::uint32_t encode(const Format& f, double x) {
     return sign | (bits >= limit ? overflow : static_cast<std::uint32_t>(bits));
 }
 
+// The number that a tensor of the format keeps of x: e4m3 saturates, infinity included, and has one NaN, as in the conversions of sm_90 (PTX ISA,
+// cvt.satfinite).
+inline std::uint32_t encode_saturated(const Format& f, double x) {
+    constexpr double largest = 448;
+    if (f.finite_only && std::isnan(x)) return encode(f, std::fabs(x));
+    return encode(f, f.finite_only && std::fabs(x) > largest ? std::copysign(largest, x) : x);
+}
+
 // An element of a tensor of dtype f32, f16, bf16 or e4m3, `index` elements from `data`.
 inline double load(DType t, const void* data, std::int64_t index) {
     const auto* p = static_cast<const unsigned char*>(data) + index * size_of(t);
@@ -74,7 +82,7 @@ inline double load(DType t, const void* data, std::int64_t index) {
 }
 
 inline void store(DType t, void* data, std::int64_t index, double x) {
-    const std::uint32_t bits = encode(format_of(t), x);
+    const std::uint32_t bits = encode_saturated(format_of(t), x);
     std::memcpy(static_cast<unsigned char*>(data) + index * size_of(t), &bits, static_cast<std::size_t>(size_of(t)));
 }
 

@@ -45,16 +45,52 @@ std::vector<double> decode_row(const TensorView& v, std::int64_t first, std::int
     return row;
 }
 
-// K or V of one (sequence, KV head), decoded: [kv_len][head_dim].
-std::vector<double> decode_matrix(const TensorView& v, const AttentionProblem& p, const Sequence& s, std::int64_t sequence, std::int64_t kv_head,
-                                  std::int64_t rows) {
-    std::vector<double> m;
-    m.reserve(static_cast<std::size_t>(rows * p.head_dim));
+// What (sequence, head, token of the sequence, channel) of an FP8 tensor is multiplied by.
+double multiplier(const TensorView& scale, const ScaleLayout& layout, std::int64_t block, std::int64_t sequence, std::int64_t head,
+                  std::int64_t token, std::int64_t channel) {
+    if (layout.kind == ScaleKind::none) return 1;
+    const std::int64_t at = sequence * layout.batch + head * layout.head + (block > 0 ? token / block : 0) * layout.block + channel * layout.channel;
+    return static_cast<const float*>(scale.data)[at];
+}
+
+// Query i of a head, decoded and scaled.
+std::vector<double> decode_query(const AttentionTensors& t, const AttentionProblem& p, const Sequence& s, std::int64_t sequence, std::int64_t head,
+                                 std::int64_t i) {
+    std::vector<double> q = decode_row(t.q, offset(t.q, p.packed, sequence, s.q_begin + i, head), p.head_dim);
+    const std::int64_t scale_head = p.q_scale.kind == ScaleKind::head ? head : head / (p.heads / p.kv_heads);
+    for (double& x : q) x *= multiplier(t.q_scale, p.q_scale, p.scale_block, sequence, scale_head, i, 0);
+    return q;
+}
+
+// K or V of one (sequence, KV head), decoded and scaled: [kv_len][head_dim].
+std::vector<double> decode_matrix(const TensorView& v, const TensorView& scale, const ScaleLayout& layout, bool transposed, const AttentionProblem& p,
+                                  const Sequence& s, std::int64_t sequence, std::int64_t kv_head, std::int64_t rows) {
+    std::vector<double> m(static_cast<std::size_t>(rows * p.head_dim));
+    const auto scaled = [&](std::int64_t token, std::int64_t channel, double x) {
+        m[static_cast<std::size_t>(token * p.head_dim + channel)] = x * multiplier(scale, layout, p.scale_block, sequence, kv_head, token, channel);
+    };
+    if (transposed) {
+        const std::size_t heads = p.packed ? 0 : 1;
+        for (std::int64_t c = 0; c < p.head_dim; ++c) {
+            const std::int64_t first = (p.packed ? 0 : sequence * v.strides[0]) + kv_head * v.strides[heads] + c * v.strides[heads + 1];
+            for (std::int64_t j = 0; j < rows; ++j) scaled(j, c, load(v.dtype, v.data, first + (s.kv_begin + j) * column_stride(v)));
+        }
+        return m;
+    }
     for (std::int64_t j = 0; j < rows; ++j) {
         const std::vector<double> row = decode_row(v, offset(v, p.packed, sequence, s.kv_begin + j, kv_head), p.head_dim);
-        m.insert(m.end(), row.begin(), row.end());
+        for (std::int64_t c = 0; c < p.head_dim; ++c) scaled(j, c, row[static_cast<std::size_t>(c)]);
     }
     return m;
+}
+
+std::vector<double> decode_keys(const AttentionTensors& t, const AttentionProblem& p, const Sequence& s, std::int64_t sequence, std::int64_t kv_head,
+                                std::int64_t rows) {
+    return decode_matrix(t.k, t.k_scale, p.k_scale, false, p, s, sequence, kv_head, rows);
+}
+std::vector<double> decode_values(const AttentionTensors& t, const AttentionProblem& p, const Sequence& s, std::int64_t sequence,
+                                  std::int64_t kv_head, std::int64_t rows) {
+    return decode_matrix(t.v, t.v_scale, p.v_scale, p.v_transposed, p, s, sequence, kv_head, rows);
 }
 
 // Keys that query i sees: a prefix of the sequence's keys. Causal is bottom-right aligned, so the last query sees all of them.
@@ -116,10 +152,10 @@ std::vector<Row> rows(const AttentionProblem& p, const AttentionTensors& t, std:
     const std::int64_t kv_head = head / (p.heads / p.kv_heads);
     std::int64_t keys = 0;
     for (std::int64_t i : queries) keys = std::max(keys, visible_keys(p.causal, s, i));
-    const std::vector<double> k = decode_matrix(t.k, p, s, sequence, kv_head, keys), v = decode_matrix(t.v, p, s, sequence, kv_head, keys);
+    const std::vector<double> k = decode_keys(t, p, s, sequence, kv_head, keys), v = decode_values(t, p, s, sequence, kv_head, keys);
     std::vector<Row> result;
     for (std::int64_t i : queries) {
-        const std::vector<double> q = decode_row(t.q, offset(t.q, p.packed, sequence, s.q_begin + i, head), p.head_dim);
+        const std::vector<double> q = decode_query(t, p, s, sequence, head, i);
         result.push_back(attend(q, k.data(), v.data(), visible_keys(p.causal, s, i), p.scale));
     }
     return result;
@@ -140,10 +176,10 @@ Result<void> attention(const AttentionProblem& p, const AttentionTensors& t) {
             const std::int64_t b = unit / p.kv_heads, kv_head = unit % p.kv_heads, group = p.heads / p.kv_heads;
             const Sequence s = sequence_of(p, t, b);
             const std::int64_t keys = s.q_len > 0 ? s.kv_len : 0;
-            const std::vector<double> k = decode_matrix(t.k, p, s, b, kv_head, keys), v = decode_matrix(t.v, p, s, b, kv_head, keys);
+            const std::vector<double> k = decode_keys(t, p, s, b, kv_head, keys), v = decode_values(t, p, s, b, kv_head, keys);
             for (std::int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
                 for (std::int64_t i = 0; i < s.q_len; ++i) {
-                    const std::vector<double> q = decode_row(t.q, offset(t.q, p.packed, b, s.q_begin + i, h), p.head_dim);
+                    const std::vector<double> q = decode_query(t, p, s, b, h, i);
                     const Row r = attend(q, k.data(), v.data(), visible_keys(p.causal, s, i), p.scale);
                     const std::int64_t first = offset(t.o, p.packed, b, s.q_begin + i, h);
                     for (std::int64_t c = 0; c < p.head_dim; ++c) {

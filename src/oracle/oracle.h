@@ -8,7 +8,7 @@
 
 namespace hopfill::oracle {
 
-// Softmax over all allowed keys in float64 on the inputs as given; o is rounded to its dtype once, lse to float32.
+// Softmax over all allowed keys in float64 on the inputs as given, FP8 ones times their scales; o is rounded to its dtype once, lse to float32.
 // Host tensors, any strides. Errors as the cpu backend's.
 Result<void> attention(const AttentionProblem& problem, const AttentionTensors& tensors);
 

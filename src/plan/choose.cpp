@@ -41,6 +41,8 @@ Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
                                                  device.sm_major, device.sm_minor));
     if (p.dtype != DType::f16 && p.dtype != DType::bf16)
         return unsupported("q", fmt::format("dtype {}; the sm90 kernels take f16 and bf16", name_of(p.dtype)));
+    if (p.kv_dtype != p.dtype)
+        return unsupported("k", fmt::format("dtype {} with a {} q; the sm90 kernels take one dtype", name_of(p.kv_dtype), name_of(p.dtype)));
     if (p.out_dtype != p.dtype)
         return unsupported("o",
                            fmt::format("dtype {} with {} inputs; the sm90 kernels write the inputs' dtype", name_of(p.out_dtype), name_of(p.dtype)));

@@ -59,7 +59,7 @@ std::optional<AttentionProblem> problem_of(const nlohmann::json& c) {
     const std::int64_t head_dim = c.value("head_dim_qk", 0);
     if (!dtype || !out_dtype || head_dim != c.value("head_dim_vo", 0)) return std::nullopt;
     AttentionProblem p;
-    p.dtype = *dtype;
+    p.dtype = p.kv_dtype = *dtype;
     p.out_dtype = *out_dtype;
     p.packed = c.value("layout", "dense") != "dense";
     p.causal = c.value("causal", false);

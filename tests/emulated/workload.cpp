@@ -61,7 +61,7 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
     Data& d = *data_;
     d.c = c;
     AttentionProblem& p = d.problem;
-    p.dtype = p.out_dtype = c.f16 ? DType::f16 : DType::bf16;
+    p.dtype = p.kv_dtype = p.out_dtype = c.f16 ? DType::f16 : DType::bf16;
     p.packed = c.packed;
     p.causal = c.causal;
     p.batch = static_cast<std::int64_t>(c.q_lens.size());

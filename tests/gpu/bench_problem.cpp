@@ -57,7 +57,7 @@ Result<BenchProblem> parse_problem(const std::string& text) {
         const std::string_view w = word;
         std::optional<std::int64_t> n;
         if (w == "bf16" || w == "f16") {
-            p.dtype = p.out_dtype = w == "f16" ? DType::f16 : DType::bf16;
+            p.dtype = p.kv_dtype = p.out_dtype = w == "f16" ? DType::f16 : DType::bf16;
         } else if (w == "causal" || w == "packed" || w == "lse") {
             (w == "causal" ? p.causal : w == "packed" ? p.packed : p.want_lse) = true;
         } else if (w.starts_with("len=")) {
@@ -115,7 +115,7 @@ double BenchProblem::flops() const {
 
 std::vector<check::Case> BenchProblem::small_cases() const {
     check::Case c;
-    c.dtype = c.out_dtype = problem.dtype;
+    c.dtype = c.kv_dtype = c.out_dtype = problem.dtype;
     c.packed = problem.packed;
     c.causal = problem.causal;
     c.head_dim = problem.head_dim;

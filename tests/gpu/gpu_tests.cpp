@@ -72,7 +72,7 @@ std::vector<Task> all_tasks() {
     const auto& table = planner::kernel_table();
     for (std::size_t i = 0; i < table.size(); ++i) {
         BenchProblem kind;
-        kind.problem.dtype = table[i].elem == Elem::f16 ? DType::f16 : DType::bf16;
+        kind.problem.dtype = kind.problem.kv_dtype = table[i].elem == Elem::f16 ? DType::f16 : DType::bf16;
         kind.problem.packed = table[i].packed;
         kind.problem.causal = table[i].mask == Mask::causal;
         kind.problem.head_dim = table[i].head_dim;

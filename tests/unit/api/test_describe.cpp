@@ -116,7 +116,7 @@ TEST(Describe, RefusesDenseTensorsThatDoNotAgree) {
         {"no o", [](auto& t, auto&) { t.o = {}; }, "o", "absent"},
         {"null", [](auto& t, auto&) { t.k.data = nullptr; }, "k", "null"},
         {"misaligned", [](auto& t, auto&) { t.k.data = static_cast<char*>(t.k.data) + 1; }, "k", "2 bytes"},
-        {"dtypes differ", [](auto& t, auto&) { t.v.dtype = DType::f16; }, "v", "f16 where q is bf16"},
+        {"dtypes differ", [](auto& t, auto&) { t.v.dtype = DType::f16; }, "v", "f16 where k is bf16"},
         {"integers", [](auto& t, auto&) { t.q.dtype = t.k.dtype = t.v.dtype = DType::i32; }, "q", "f32, f16, bf16", Code::unsupported},
         {"e4m3 output", [](auto& t, auto&) { t.o.dtype = DType::e4m3; }, "o", "e4m3", Code::unsupported},
         {"last stride", [](auto& t, auto&) { t.q.strides[3] = 2; }, "q.strides[3]", "must be 1"},
@@ -177,6 +177,127 @@ TEST(Describe, RefusesDenseTensorsThatDoNotAgree) {
         {"scale beyond float32", [](auto&, auto& o) { o.scale = 1e39; }, "scale", "finite"},
     };
     for (const Spoiled& c : cases) expect_refused(dense(), c);
+}
+
+TEST(Describe, Fp8Scales) {
+    Tensors t = dense(DType::e4m3, {2, 70, 200, 4, 2, 64});
+    AttentionOptions options;
+    Result<AttentionProblem> p = describe(t, options);
+    ASSERT_TRUE(p) << p.error().text();
+    EXPECT_EQ(p->q_scale, ScaleLayout{});
+    t.q_scale = t.add(DType::f32, {4});
+    t.k_scale = t.add(DType::f32, {2, 2});
+    t.v_scale = t.add(DType::f32, {2, 64});
+    p = describe(t, options);
+    ASSERT_TRUE(p) << p.error().text();
+    EXPECT_EQ(p->q_scale, (ScaleLayout{ScaleKind::head, 0, 1, 0, 0}));
+    EXPECT_EQ(p->k_scale, (ScaleLayout{ScaleKind::sequence, 2, 1, 0, 0}));
+    EXPECT_EQ(p->v_scale, (ScaleLayout{ScaleKind::channel, 0, 64, 0, 1}));
+    EXPECT_EQ(p->scale_block, 0);
+    options.scale_block = 64;
+    t.q_scale = t.add(DType::f32, {2, 2, 2});
+    t.k_scale = t.add(DType::f32, {1});
+    t.v_scale = t.add(DType::f32, {2, 2, 9});  // 4 blocks are read
+    p = describe(t, options);
+    ASSERT_TRUE(p) << p.error().text();
+    EXPECT_EQ(p->q_scale, (ScaleLayout{ScaleKind::block, 4, 2, 1, 0}));
+    EXPECT_EQ(p->k_scale, (ScaleLayout{ScaleKind::tensor, 0, 0, 0, 0}));
+    EXPECT_EQ(p->v_scale, (ScaleLayout{ScaleKind::block, 18, 9, 1, 0}));
+    EXPECT_EQ(p->scale_block, 64);
+    t.v_scale.strides = {0, 0, 1, 0};  // expanded over batch and heads
+    p = describe(t, options);
+    ASSERT_TRUE(p) << p.error().text();
+    EXPECT_EQ(p->v_scale, (ScaleLayout{ScaleKind::block, 0, 0, 1, 0}));
+}
+
+TEST(Describe, MixedAndTransposed) {
+    Tensors t = dense(DType::bf16, {2, 70, 200, 4, 2, 64});
+    t.k = t.add(DType::e4m3, {2, 200, 2, 64});
+    t.v = t.add(DType::e4m3, {2, 2, 64, 200});
+    AttentionOptions options;
+    options.v_transposed = true;
+    Result<AttentionProblem> p = describe(t, options);
+    ASSERT_TRUE(p) << p.error().text();
+    EXPECT_EQ(p->kv_dtype, DType::e4m3);
+    EXPECT_TRUE(p->v_transposed);
+    EXPECT_EQ(p->v, (Strides{2 * 64 * 200, 200, 64 * 200}));
+    Tensors ragged = packed({0, 3, 10}, {0, 1, 9}, DType::e4m3);
+    ragged.v = ragged.add(DType::e4m3, {2, 64, 9});
+    p = describe(ragged, options);
+    ASSERT_TRUE(p) << p.error().text();
+    EXPECT_EQ(p->v, (Strides{0, 9, 64 * 9}));
+}
+
+TEST(Describe, RefusesFp8TensorsThatDoNotAgree) {
+    const std::vector<Spoiled> cases{
+        {"scale of 16 bits", [](auto& t, auto&) { t = dense(), t.q_scale = t.add(DType::f32, {1}); }, "q_scale", "belong to e4m3"},
+        {"dtype", [](auto& t, auto&) { t.k_scale = t.add(DType::f16, {1}); }, "k_scale", "f32 is needed"},
+        {"rank 4",
+         [](auto& t, auto&) {
+             t.k_scale = t.add(DType::f32, {1, 1, 1, 1});
+         },
+         "k_scale", "1 to 3"},
+        {"heads of k", [](auto& t, auto&) { t.k_scale = t.add(DType::f32, {4}); }, "k_scale", "[1] or [2]"},
+        {"kv_heads of q", [](auto& t, auto&) { t.q_scale = t.add(DType::f32, {2}); }, "q_scale", "[1] or [4]"},
+        {"channels of k",
+         [](auto& t, auto&) {
+             t.k_scale = t.add(DType::f32, {2, 64});
+         },
+         "k_scale", "[2, 2], batch and kv_heads, is"},
+        {"neither",
+         [](auto& t, auto&) {
+             t.v_scale = t.add(DType::f32, {2, 63});
+         },
+         "v_scale", "or [2, 64], kv_heads and head_dim"},
+        {"no block",
+         [](auto& t, auto&) {
+             t.v_scale = t.add(DType::f32, {2, 2, 1});
+         },
+         "scale_block", "not given"},
+        {"block of 32",
+         [](auto& t, auto& o) {
+             t.v_scale = t.add(DType::f32, {2, 2, 1}), o.scale_block = 32;
+         },
+         "scale_block", "is 32"},
+        {"too few blocks",
+         [](auto& t, auto& o) {
+             t = dense(DType::e4m3, {2, 5, 129, 4, 2, 64}), t.k_scale = t.add(DType::f32, {2, 2, 2}), o.scale_block = 64;
+         },
+         "k_scale", "3 or more"},
+        {"block without a scale by block", [](auto& t, auto& o) { t.v_scale = t.add(DType::f32, {1}), o.scale_block = 64; }, "scale_block",
+         "there is none"},
+        {"negative stride", [](auto& t, auto&) { t.q_scale = t.add(DType::f32, {4}), t.q_scale.strides[0] = -1; }, "q_scale.strides[0]", "negative"},
+        {"no data", [](auto& t, auto&) { t.q_scale = t.add(DType::f32, {4}), t.q_scale.data = nullptr; }, "q_scale", "null"},
+        {"device", [](auto& t, auto&) { t.q_scale = t.add(DType::f32, {4}), t.q_scale.device.kind = Device::Kind::cuda; }, "q_scale", "device"},
+        {"o over a scale", [](auto& t, auto&) { t.q_scale = t.add(DType::f32, {4}), t.q_scale.data = t.o.data; }, "o", "overlaps q_scale"},
+        {"ambiguous",
+         [](auto& t, auto&) {
+             t = dense(DType::e4m3, {16, 5, 7, 16, 16, 16}), t.v_scale = t.add(DType::f32, {16, 16});
+         },
+         "v_scale", "both"},
+        {"head_dim",
+         [](auto& t, auto&) {
+             t = dense(DType::e4m3, {2, 5, 7, 4, 2, 72});
+         },
+         "head_dim", "multiples of 16", Code::unsupported},
+        {"f32 q",
+         [](auto& t, auto&) {
+             t.q = t.add(DType::f32, {2, 5, 4, 64});
+         },
+         "k", "e4m3 with an f16 or bf16 q"},
+        {"8-bit o of a 16-bit q",
+         [](auto& t, auto&) {
+             t.q = t.add(DType::bf16, {2, 5, 4, 64});
+         },
+         "o", "e4m3 where q is bf16", Code::unsupported},
+        {"v not transposed", [](auto&, auto& o) { o.v_transposed = true; }, "v.shape[1]", "transposed"},
+        {"v of another dtype",
+         [](auto& t, auto&) {
+             t.v = t.add(DType::bf16, {2, 7, 2, 64});
+         },
+         "v", "one dtype"},
+    };
+    for (const Spoiled& c : cases) expect_refused(dense(DType::e4m3), c);
 }
 
 TEST(Describe, RefusesPackedTensorsThatDoNotAgree) {

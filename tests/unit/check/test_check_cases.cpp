@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "api/check_internal.h"
@@ -31,7 +32,10 @@ TEST(CheckCases, BadTextIsNamed) {
                                      {"scale=nan", "scale=nan"},
                                      {"q=3,4 kv=3,4", "all equal unless packed"},
                                      {"h3/2", "multiple of kv_heads"},
-                                     {"q=-1 kv=2", "q=-1"}}) {
+                                     {"q=-1 kv=2", "q=-1"},
+                                     {"e4m3 vs=row", "vs=row"},
+                                     {"e4m3 vs=block", "block="},
+                                     {"e4m3 block=96", "block=96"}}) {
         const Result<Case> c = parse_case(text);
         ASSERT_FALSE(c.ok()) << text;
         EXPECT_THAT(c.error().text(), HasSubstr(word));
@@ -57,18 +61,48 @@ TEST(CheckCases, DataHaveTheSameBitsEverywhere) {
     EXPECT_EQ(hash(b.k), 18351069476094517704ull);
 }
 
+TEST(CheckCases, Fp8LeavesTheOtherCasesAsTheyAre) {
+    Limits with = limits_for(Backend::cpu), without = with;
+    without.features.fp8 = false;
+    int same = 0;
+    for (std::int64_t i = 0; i < 300; ++i) {
+        const Case a = random_case(4, i, with), b = random_case(4, i, without);
+        same += a == b;
+        EXPECT_TRUE(a == b || a.kv_dtype == DType::e4m3);
+    }
+    EXPECT_GT(same, 150);
+    EXPECT_LT(same, 250);
+}
+
+// Whatever is not read is a NaN: data past the sequences, scales of blocks that hold no token.
+TEST(CheckCases, Fp8PaddingIsNaN) {
+    const Built b = build(*parse_case("e4m3 out=bf16 d64 h2/2 packed q=5,0 kv=70,300 tail=4 qs=block ks=block block=64 layout=5 seed=8"), 1);
+    EXPECT_EQ(b.k.bytes[0], std::byte{0x7f});
+    const auto* scale = static_cast<const float*>(b.host.k_scale.data);
+    const auto at = [&](std::int64_t s, std::int64_t block) { return scale[s * b.problem.k_scale.batch + block * b.problem.k_scale.block]; };
+    for (std::int64_t block = 0; block < 5; ++block) EXPECT_EQ(std::isnan(at(0, block)), block >= 2) << block;
+    for (std::int64_t block = 0; block < 5; ++block) EXPECT_FALSE(std::isnan(at(1, block))) << block;
+}
+
 TEST(CheckCases, CoverWhatIsAskedFor) {
     const Limits limits = limits_for(Backend::cpu);
     std::set<std::int64_t> head_dims, groups;
     int empty = 0, no_keys = 0, longer_q = 0, longer_kv = 0, nan = 0, strided = 0, mqa = 0, tail = 0, above_2048 = 0;
     std::set<DType> dtypes;
     std::set<Input> inputs;
+    std::set<int> scales;
+    int mixed = 0, transposed = 0, eight_bit_outputs = 0;
     for (std::int64_t i = 0; i < 2000; ++i) {
         const Case c = random_case(1, i, limits);
         head_dims.insert(c.head_dim);
         groups.insert(c.heads / c.kv_heads);
         dtypes.insert(c.dtype);
         inputs.insert(c.input);
+        scales.insert(static_cast<int>(c.v_scale));
+        mixed += c.kv_dtype != c.dtype;
+        transposed += c.v_transposed;
+        eight_bit_outputs += c.out_dtype == DType::e4m3;
+        ASSERT_TRUE(c.kv_dtype != DType::e4m3 || c.head_dim % 16 == 0);
         nan += c.nan != 0;
         strided += c.layout != 0;
         tail += c.tail != 0;
@@ -88,9 +122,10 @@ TEST(CheckCases, CoverWhatIsAskedFor) {
     }
     EXPECT_EQ(head_dims.size(), 32u);
     EXPECT_EQ(groups, (std::set<std::int64_t>{1, 2, 4, 8, 12, 16}));
-    EXPECT_EQ(dtypes, (std::set{DType::f32, DType::f16, DType::bf16}));
+    EXPECT_EQ(dtypes, (std::set{DType::f32, DType::f16, DType::bf16, DType::e4m3}));
+    EXPECT_EQ(scales, (std::set{0, 1, 2, 3, 4, 5}));
     EXPECT_EQ(inputs.size(), 4u);
-    for (int n : {empty, no_keys, longer_q, longer_kv, nan, strided, mqa, tail, above_2048}) EXPECT_GT(n, 20);
+    for (int n : {empty, no_keys, longer_q, longer_kv, nan, strided, mqa, tail, above_2048, mixed, transposed, eight_bit_outputs}) EXPECT_GT(n, 20);
 }
 
 TEST(CheckCases, PlainWithoutFeatures) {

@@ -62,6 +62,28 @@ TEST(CpuConversions, EveryF16AndBf16) {
     }
 }
 
+TEST(CpuConversions, EveryE4m3) {
+    for (std::uint32_t bits = 0; bits < 256; ++bits) {
+        const double want = oracle::decode(oracle::format_of(DType::e4m3), bits);
+        const float got = from_e4m3(static_cast<std::uint8_t>(bits));
+        ASSERT_TRUE(got == want || (std::isnan(want) && std::isnan(got))) << bits;
+        ASSERT_EQ(to_e4m3(got), std::isnan(want) ? 0x7fu : bits);
+    }
+}
+
+TEST(CpuConversions, E4m3RoundsAndSaturatesAsTheOracleDoes) {
+    const oracle::Format f = oracle::format_of(DType::e4m3);
+    for (std::uint32_t high = 0; high < 1u << 16; ++high) {
+        for (std::uint32_t low : {0u, 1u, 0x7fffu, 0xffffu}) {
+            const float x = std::bit_cast<float>(high << 16 | low);
+            ASSERT_EQ(to_e4m3(x), oracle::encode_saturated(f, x)) << x;
+        }
+    }
+    EXPECT_EQ(to_e4m3(1e30f), 0x7e);
+    EXPECT_EQ(to_e4m3(-std::numeric_limits<float>::infinity()), 0xfe);
+    EXPECT_EQ(to_e4m3(464.0f), 0x7e);
+}
+
 TEST(CpuConversions, RoundAsTheOracleDoes) {
     std::mt19937 engine(7);
     const auto same = [](float x) {
@@ -84,6 +106,87 @@ TEST(CpuConversions, RoundAsTheOracleDoes) {
 TEST(Cpu, RandomProblems) { EXPECT_THAT(check_seed(11, 80).failures, IsEmpty()); }
 
 TEST(Cpu, RaggedBatches) { EXPECT_THAT(check_seed(12, 40, "f16,f32,packed,empty,unequal,causal,gqa,lse,nan,head_dim").failures, IsEmpty()); }
+
+TEST(Cpu, Fp8) {
+    EXPECT_THAT(check_seed(15, 60, "fp8,f16,head_dim,gqa,causal,packed,empty,unequal,strided,lse,scale,inputs,nan").failures, IsEmpty());
+}
+
+TEST(Cpu, Fp8ScalesOfEveryKind) {
+    for (const char* kinds : {"qs=tensor ks=tensor vs=tensor", "qs=head ks=head vs=head", "qs=sequence ks=sequence vs=sequence", "vs=channel",
+                              "qs=block ks=block vs=block block=64", "ks=block vs=channel block=128", "qs=block block=128"}) {
+        for (const char* shape : {"h4/2 causal q=2x70 kv=2x200", "h6/3 packed q=5,0,129 kv=70,300,128 tail=9", "h2/1 causal q=2x70 kv=2x200 vt",
+                                  "h4/4 packed q=5,33 kv=129,64 tail=3 vt"}) {
+            for (const char* types : {"e4m3 out=bf16 d64", "e4m3 d48", "e4m3 out=f32 d128"}) {
+                check_text((std::string(types) + " " + shape + " " + kinds + " input=gaussian lse layout=3 seed=6").c_str());
+            }
+        }
+    }
+    check_text("bf16 kv_dtype=e4m3 d128 h8/2 causal q=2x33 kv=2x300 ks=block vs=channel block=64 input=peaky lse seed=2");
+    check_text("f16 kv_dtype=e4m3 d64 h2/2 packed q=50,7 kv=40,300 ks=head input=rising lse seed=2");
+}
+
+// The checker allows what an e4m3 P costs; float32 arithmetic on E4M3 inputs must do as well as on the numbers that they stand for.
+TEST(Cpu, Fp8IsFloat32OfTheDequantisedInputs) {
+    constexpr std::int64_t kTokens = 300, kDim = 48, kBlocks = 3;
+    std::mt19937 engine(3);
+    const auto draw = [&engine] { return static_cast<float>(static_cast<int>(engine() % 2001) - 1000) / 250; };
+    std::vector<std::uint8_t> q(kTokens * kDim), k(q.size()), v(q.size()), vt(q.size());
+    std::vector<float> qf(q.size()), kf(q.size()), vf(q.size()), of(q.size()), o(q.size()), ot(q.size());
+    std::vector<float> q_scale{0.5f, 0.7f, 1.3f}, k_scale{0.9f, 0.2f, 1.1f}, v_scale(kDim);
+    for (float& x : v_scale) x = 0.1f + std::fabs(draw());
+    for (std::size_t i = 0; i < q.size(); ++i) {
+        const std::size_t token = i / kDim, c = i % kDim;
+        q[i] = to_e4m3(draw()), k[i] = to_e4m3(draw()), v[i] = to_e4m3(draw());
+        vt[c * kTokens + token] = v[i];
+        qf[i] = from_e4m3(q[i]) * q_scale[token / 128], kf[i] = from_e4m3(k[i]) * k_scale[token / 128], vf[i] = from_e4m3(v[i]) * v_scale[c];
+    }
+    const auto view = [](void* data, DType t) { return contiguous(data, t, {1, kTokens, 1, kDim}); };
+    AttentionTensors t;
+    t.q = view(qf.data(), DType::f32), t.k = view(kf.data(), DType::f32), t.v = view(vf.data(), DType::f32), t.o = view(of.data(), DType::f32);
+    AttentionOptions options;
+    options.causal = true;
+    options.backend = Backend::cpu;
+    ASSERT_TRUE(hopfill::attention(t, options));
+    t.q = view(q.data(), DType::e4m3), t.k = view(k.data(), DType::e4m3), t.v = view(v.data(), DType::e4m3), t.o = view(o.data(), DType::f32);
+    t.q_scale = contiguous(q_scale.data(), DType::f32, {1, 1, kBlocks});
+    t.k_scale = contiguous(k_scale.data(), DType::f32, {1, 1, kBlocks});
+    t.v_scale = contiguous(v_scale.data(), DType::f32, {1, kDim});
+    options.scale_block = 128;
+    const Result<void> done = hopfill::attention(t, options);
+    ASSERT_TRUE(done) << done.error().text();
+    EXPECT_EQ(o, of);
+    t.v = contiguous(vt.data(), DType::e4m3, {1, 1, kDim, kTokens});
+    t.o = view(ot.data(), DType::f32);
+    options.v_transposed = true;
+    ASSERT_TRUE(hopfill::attention(t, options));
+    EXPECT_EQ(ot, of);
+}
+
+// A code that one key's V holds comes back when its logit stands ln(keys) + 3 above the rest.
+TEST(Cpu, Fp8FindsTheNeedle) {
+    constexpr std::int64_t kKeys = 65536, kDim = 64;
+    std::vector<std::uint8_t> q(kDim), k(kKeys * kDim), v(k.size());
+    std::vector<float> o(kDim), k_scale{1.0f / 8};
+    for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+        std::mt19937_64 engine(seed);
+        for (std::uint8_t& x : v) x = static_cast<std::uint8_t>(engine() % 2 == 0 ? 0x38 : 0xb8);  // +-1
+        const auto needle = static_cast<std::size_t>(engine() % kKeys);
+        for (std::uint8_t& x : q) x = 0x38;
+        std::fill(k.begin(), k.end(), std::uint8_t{0});
+        // The logit is d * 15 / 8 / sqrt(d) = 15, and ln 65536 + 3 = 14.1; the others are 0.
+        for (std::size_t c = 0; c < kDim; ++c) k[needle * kDim + c] = to_e4m3(15);
+        AttentionTensors t;
+        t.q = contiguous(q.data(), DType::e4m3, {1, 1, 1, kDim});
+        t.k = contiguous(k.data(), DType::e4m3, {1, kKeys, 1, kDim});
+        t.v = contiguous(v.data(), DType::e4m3, {1, kKeys, 1, kDim});
+        t.o = contiguous(o.data(), DType::f32, {1, 1, 1, kDim});
+        t.k_scale = contiguous(k_scale.data(), DType::f32, {1});
+        AttentionOptions options;
+        options.backend = Backend::cpu;
+        ASSERT_TRUE(hopfill::attention(t, options));
+        for (std::size_t c = 0; c < kDim; ++c) ASSERT_EQ(o[c] > 0, v[needle * kDim + c] == 0x38) << seed << " " << c;
+    }
+}
 
 TEST(Cpu, EverySimdTarget) {
     for (const std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
@@ -132,7 +235,7 @@ TEST(Cpu, MaskedNanInVStaysMasked) {
     v[31 * d + 3] = std::numeric_limits<float>::quiet_NaN();
     v[40 * d + 20] = std::numeric_limits<float>::infinity();
     AttentionProblem p;
-    p.dtype = p.out_dtype = DType::f32;
+    p.dtype = p.kv_dtype = p.out_dtype = DType::f32;
     p.causal = true;
     p.batch = p.heads = p.kv_heads = 1;
     p.head_dim = d;
@@ -154,7 +257,7 @@ TEST(Cpu, RefusesBadLengths) {
     std::vector<float> data(16 * 8);
     std::vector<std::int32_t> good{0, 3, 10};
     AttentionProblem p;
-    p.dtype = p.out_dtype = DType::f32;
+    p.dtype = p.kv_dtype = p.out_dtype = DType::f32;
     p.packed = true;
     p.batch = 2;
     p.heads = p.kv_heads = 1;
@@ -175,8 +278,8 @@ TEST(Cpu, RefusesBadLengths) {
     EXPECT_EQ(error({0, 9, 8}, false), "cu_seqlens_q: goes from 9 to 8 at index 2; must not decrease");
     EXPECT_EQ(error({0, 10, 10}, false), "cu_seqlens_q: sequence 0 has 10 tokens; max_seqlen allows 9");
     EXPECT_EQ(error({0, 8, 17}, true), "cu_seqlens_k: ends at 17; the tensor has 16 tokens");
-    p.dtype = DType::e4m3;
-    EXPECT_THAT(error({0, 3, 10}, true), HasSubstr("f32, f16 and bf16"));
+    p.kv_dtype = DType::i32;
+    EXPECT_THAT(error({0, 3, 10}, true), HasSubstr("f32, f16, bf16 and e4m3"));
 }
 
 }  // namespace

@@ -82,7 +82,7 @@ struct Data {
 
 private:
     void size(std::int64_t heads, std::int64_t kv_heads, std::int64_t d, std::int64_t tokens_q, std::int64_t tokens_kv) {
-        p.dtype = p.out_dtype = DType::f32;
+        p.dtype = p.kv_dtype = p.out_dtype = DType::f32;
         p.heads = heads;
         p.kv_heads = kv_heads;
         p.head_dim = d;
@@ -306,6 +306,43 @@ TEST(Oracle, RefusesBadLengths) {
     EXPECT_THAT(error({0, 11, 10}), HasSubstr("cu_seqlens_q"));
     EXPECT_THAT(error({0, 5, 4}), HasSubstr("decreases at index 2"));
     EXPECT_THAT(error({0, 5, 11}), HasSubstr("ends at 11"));
+}
+
+// Two keys of one channel pair, scales that differ by block and by channel: worked out by hand.
+TEST(Oracle, ScalesMultiplyWhatIsStored) {
+    std::vector<std::uint8_t> q(16), k(65 * 16), v(65 * 16);                     // 65 keys: the last is alone in the second block
+    q[0] = 0x38;                                                                 // 1
+    k[64 * 16] = 0x40;                                                           // 2
+    for (std::size_t j = 0; j < 65; ++j) v[j * 16 + 1] = j == 64 ? 0x44 : 0x38;  // 3 and 1
+    std::vector<float> o(16), lse(1), q_scale{3}, k_scale{7, 0.5f}, v_scale(16, 1);
+    v_scale[1] = 10;
+    AttentionProblem p;
+    p.dtype = p.kv_dtype = DType::e4m3;
+    p.out_dtype = DType::f32;
+    p.batch = p.heads = p.kv_heads = 1;
+    p.head_dim = 16;
+    p.max_seqlen_q = p.tokens_q = 1;
+    p.max_seqlen_kv = p.tokens_kv = 65;
+    p.scale = 1;
+    p.scale_block = 64;
+    p.q_scale = {ScaleKind::tensor, 0, 0, 0, 0};
+    p.k_scale = {ScaleKind::block, 0, 0, 1, 0};
+    p.v_scale = {ScaleKind::channel, 0, 0, 0, 1};
+    AttentionTensors t;
+    t.q = contiguous(q.data(), DType::e4m3, {1, 1, 1, 16});
+    t.k = contiguous(k.data(), DType::e4m3, {1, 65, 1, 16});
+    t.v = contiguous(v.data(), DType::e4m3, {1, 65, 1, 16});
+    t.o = contiguous(o.data(), DType::f32, {1, 1, 1, 16});
+    t.lse = contiguous(lse.data(), DType::f32, {1, 1, 1});
+    t.q_scale = contiguous(q_scale.data(), DType::f32, {1});
+    t.k_scale = contiguous(k_scale.data(), DType::f32, {1, 1, 2});
+    t.v_scale = contiguous(v_scale.data(), DType::f32, {1, 16});
+    ASSERT_TRUE(attention(p, t).ok());
+    // The last key's logit is 3 * (2 * 0.5) = 3, the others' 0.
+    const double e = std::exp(3.0);
+    EXPECT_NEAR(lse[0], std::log(64 + e), 1e-6);
+    EXPECT_NEAR(o[1], 10 * (64 * 1 + 3 * e) / (64 + e), 1e-5);
+    EXPECT_EQ(o[0], 0);
 }
 
 }  // namespace
