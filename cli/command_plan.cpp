@@ -13,7 +13,7 @@ using nlohmann::json;
 
 struct Arguments {
     AttentionProblem problem;
-    std::optional<DType> dtype, out_dtype;
+    std::optional<DType> dtype, kv_dtype, out_dtype;
     std::optional<std::int64_t> kv_heads, seq_kv, tokens_q, tokens_kv;
     std::optional<double> scale;
     DeviceInfo device;
@@ -33,8 +33,8 @@ void fill_strides(AttentionProblem& p) {
 AttentionProblem problem_of(const Arguments& a) {
     AttentionProblem p = a.problem;
     p.dtype = a.dtype.value_or(DType::bf16);
-    p.kv_dtype = p.dtype;
-    p.out_dtype = a.out_dtype.value_or(p.dtype);
+    p.kv_dtype = a.kv_dtype.value_or(p.dtype);
+    p.out_dtype = a.out_dtype.value_or(p.dtype == DType::e4m3 ? DType::bf16 : p.dtype);
     p.kv_heads = a.kv_heads.value_or(p.heads);
     p.max_seqlen_kv = a.seq_kv.value_or(p.max_seqlen_q);
     p.tokens_q = a.tokens_q.value_or(p.batch * p.max_seqlen_q);
@@ -60,6 +60,7 @@ json to_json(const Plan& plan) {
             {"modelled_us", plan.modelled_us},
             {"problem",
              {{"dtype", name_of(p.dtype)},
+              {"kv_dtype", name_of(p.kv_dtype)},
               {"out_dtype", name_of(p.out_dtype)},
               {"packed", p.packed},
               {"causal", p.causal},
@@ -85,8 +86,9 @@ void add_plan(CLI::App& app, Status& status) {
     a->problem.head_dim = 128;
     a->problem.max_seqlen_q = 512;
     CLI::App* command = app.add_subcommand("plan", "Explains which kernel a problem gets, its tiles, work and shared memory");
-    add_dtype_option(*command, "--dtype", a->dtype, "Type of q, k and v (default bf16)");
-    add_dtype_option(*command, "--out-dtype", a->out_dtype, "Type of o (default: that of q)");
+    add_dtype_option(*command, "--dtype", a->dtype, "Type of q (default bf16)");
+    add_dtype_option(*command, "--kv-dtype", a->kv_dtype, "Type of k and v (default: that of q)");
+    add_dtype_option(*command, "--out-dtype", a->out_dtype, "Type of o (default: that of q, bf16 where q is e4m3)");
     command->add_option("--batch", a->problem.batch, "Sequences")->capture_default_str();
     command->add_option("--heads", a->problem.heads, "Query heads")->capture_default_str();
     command->add_option("--kv-heads", a->kv_heads, "KV heads (default: as many as query heads)");

@@ -18,6 +18,8 @@ struct Arguments {
     bool causal = false;
     std::optional<double> scale;
     std::optional<DType> out_dtype;
+    std::optional<std::int64_t> scale_block;
+    bool v_transposed = false;
     Backend backend = Backend::automatic;
 };
 
@@ -125,8 +127,14 @@ Result<void> run(const Arguments& arguments) {
     }
 
     AttentionTensors tensors;
-    const std::map<std::string, TensorView*> wanted{
-        {"q", &tensors.q}, {"k", &tensors.k}, {"v", &tensors.v}, {"cu_seqlens_q", &tensors.cu_seqlens_q}, {"cu_seqlens_k", &tensors.cu_seqlens_k}};
+    const std::map<std::string, TensorView*> wanted{{"q", &tensors.q},
+                                                    {"k", &tensors.k},
+                                                    {"v", &tensors.v},
+                                                    {"cu_seqlens_q", &tensors.cu_seqlens_q},
+                                                    {"cu_seqlens_k", &tensors.cu_seqlens_k},
+                                                    {"q_scale", &tensors.q_scale},
+                                                    {"k_scale", &tensors.k_scale},
+                                                    {"v_scale", &tensors.v_scale}};
     std::vector<Loaded> inputs;
     for (const StoredTensor& stored : *index) {
         const auto slot = wanted.find(stored.name);
@@ -145,7 +153,8 @@ Result<void> run(const Arguments& arguments) {
     const TensorView& q = tensors.q;
     if (q.rank != 3 && q.rank != 4)
         return fault("q", fmt::format("has rank {}; [batch, seq, heads, head_dim] or packed [tokens, heads, head_dim] is needed", q.rank));
-    const DType out_dtype = arguments.out_dtype.value_or(q.dtype);
+    // Eight bits of an output are too few to be had unasked.
+    const DType out_dtype = arguments.out_dtype.value_or(q.dtype == DType::e4m3 ? DType::bf16 : q.dtype);
     Result<Loaded> o = q.rank == 4 ? make(out_dtype, {q.shape[0], q.shape[1], q.shape[2], q.shape[3]}, device)
                                    : make(out_dtype, {q.shape[0], q.shape[1], q.shape[2]}, device);
     Result<Loaded> lse =
@@ -159,6 +168,8 @@ Result<void> run(const Arguments& arguments) {
     options.causal = arguments.causal;
     options.scale = arguments.scale;
     options.backend = backend;
+    options.scale_block = arguments.scale_block;
+    options.v_transposed = arguments.v_transposed;
     if (auto computed = attention(tensors, options); !computed) return computed;
     if (backend == Backend::sm90) {
         if (auto finished = device::synchronize(); !finished) return finished;
@@ -171,11 +182,16 @@ Result<void> run(const Arguments& arguments) {
 void add_run(CLI::App& app, Status& status) {
     auto arguments = std::make_shared<Arguments>();
     CLI::App* command = app.add_subcommand("run", "Computes o and lse of the q, k, v in a safetensors file");
-    command->add_option("input", arguments->input, "Safetensors file with q, k, v, and cu_seqlens_q, cu_seqlens_k when packed")->required();
+    command
+        ->add_option("input", arguments->input,
+                     "Safetensors file with q, k, v, cu_seqlens_q and cu_seqlens_k when packed, q_scale, k_scale and v_scale of FP8 tensors")
+        ->required();
     command->add_option("-o,--output", arguments->output, "Safetensors file for o and lse")->required();
     command->add_flag("--causal", arguments->causal, "Query i of s_q sees keys up to i + s_kv - s_q");
     command->add_option("--scale", arguments->scale, "Softmax scale (default 1/sqrt(head_dim))");
-    add_dtype_option(*command, "--out-dtype", arguments->out_dtype, "Type of o (default: that of q)");
+    add_dtype_option(*command, "--out-dtype", arguments->out_dtype, "Type of o (default: that of q, bf16 where q is e4m3)");
+    command->add_option("--scale-block", arguments->scale_block, "Tokens of a block where a scale is [batch, kv_heads, blocks]: 64 or 128");
+    command->add_flag("--v-transposed", arguments->v_transposed, "v is [batch, kv_heads, head_dim, seq], packed [kv_heads, head_dim, tokens]");
     add_backend_option(*command, arguments->backend, {Backend::automatic, Backend::cpu, Backend::sm90, Backend::emulated, Backend::oracle});
     command->callback([arguments, &status] {
         if (auto result = run(*arguments); !result) status = report(result.error());

@@ -37,12 +37,12 @@ void add_backend_option(CLI::App& command, Backend& backend, const std::vector<B
 
 void add_dtype_option(CLI::App& command, const std::string& name, std::optional<DType>& dtype, const std::string& help) {
     std::map<std::string, DType> names;
-    for (const DType t : {DType::f32, DType::f16, DType::bf16}) names.emplace(name_of(t), t);
+    for (const DType t : {DType::f32, DType::f16, DType::bf16, DType::e4m3}) names.emplace(name_of(t), t);
     command
         .add_option_function<std::string>(
             name, [&dtype, names](const std::string& text) { dtype = names.at(text); }, help)
         ->check(CLI::IsMember(names))
-        ->type_name("f32|f16|bf16");
+        ->type_name("f32|f16|bf16|e4m3");
 }
 
 Backend resolve(Backend backend) {

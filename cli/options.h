@@ -18,7 +18,7 @@ Status report(const Error& error);
 
 // "--backend NAME", checked when parsed.
 void add_backend_option(CLI::App& command, Backend& backend, const std::vector<Backend>& allowed);
-// "NAME one of f32|f16|bf16", checked when parsed.
+// "NAME one of f32|f16|bf16|e4m3", checked when parsed.
 void add_dtype_option(CLI::App& command, const std::string& name, std::optional<DType>& dtype, const std::string& help);
 
 // The GPU of --backend auto, if it is a Hopper; else cpu.

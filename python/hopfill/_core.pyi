@@ -78,6 +78,8 @@ def attention(
     q_scale: Array | None = None,
     k_scale: Array | None = None,
     v_scale: Array | None = None,
+    scale_block: int | None = None,
+    v_transposed: bool = False,
     backend: BackendName = "auto",
     stream: Any = None,
 ) -> Array: ...
@@ -99,6 +101,8 @@ def attention(
     q_scale: Array | None = None,
     k_scale: Array | None = None,
     v_scale: Array | None = None,
+    scale_block: int | None = None,
+    v_transposed: bool = False,
     backend: BackendName = "auto",
     stream: Any = None,
 ) -> tuple[Array, Array]: ...
@@ -116,6 +120,11 @@ def plan(
     out: Array | None = None,
     out_dtype: Any = None,
     return_lse: bool = False,
+    q_scale: Array | None = None,
+    k_scale: Array | None = None,
+    v_scale: Array | None = None,
+    scale_block: int | None = None,
+    v_transposed: bool = False,
     backend: BackendName = "auto",
 ) -> Plan: ...
 def info() -> Info: ...

@@ -54,7 +54,7 @@ const dl::ExchangeApi* exchange_api(PyTypeObject* type) {
 
 std::string python_type(nb::handle object) { return nb::cast<std::string>(nb::str(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())))); }
 
-constexpr const char* allowed_dtypes = "allowed: float32, float16, bfloat16, float8_e4m3fn (q, k, v, out), int32 (cu_seqlens)";
+constexpr const char* allowed_dtypes = "allowed: float32, float16, bfloat16, float8_e4m3fn (q, k, v, out), float32 (scales), int32 (cu_seqlens)";
 
 DType dtype_of(dl::DataType t, const char* name) {
     if (t.lanes == 1) {
@@ -76,9 +76,10 @@ void set_rank(TensorView& view, std::int64_t rank, const char* name) {
     view.rank = static_cast<int>(rank);
 }
 
-void view_dlpack(TensorView& view, const dl::Tensor& t, const char* name) {
+// `bytes_are`: what the bytes of an array of uint8 are, where that is known.
+void view_dlpack(TensorView& view, const dl::Tensor& t, const char* name, std::optional<DType> bytes_are = {}) {
     set_rank(view, t.ndim, name);
-    view.dtype = dtype_of(t.dtype, name);
+    view.dtype = bytes_are ? *bytes_are : dtype_of(t.dtype, name);
     view.data = static_cast<char*>(t.data) + t.byte_offset;
     switch (t.device.type) {
         case dl::cpu:
@@ -105,14 +106,14 @@ void view_dlpack(TensorView& view, const dl::Tensor& t, const char* name) {
     }
 }
 
-void view_capsule(Array& array, nb::object capsule, const char* name) {
+void view_capsule(Array& array, nb::object capsule, const char* name, std::optional<DType> bytes_are = {}) {
     if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
         const auto* m = static_cast<dl::ManagedTensorVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
         if (m->version.major != 1) fail(Code::unsupported, name, "DLPack version " + std::to_string(m->version.major) + "; allowed: 1");
         array.read_only = (m->flags & dl::flag_read_only) != 0;
-        view_dlpack(array.view, m->tensor, name);
+        view_dlpack(array.view, m->tensor, name, bytes_are);
     } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
-        view_dlpack(array.view, static_cast<dl::ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->tensor, name);
+        view_dlpack(array.view, static_cast<dl::ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->tensor, name, bytes_are);
     } else {
         fail(Code::invalid_argument, name, "__dlpack__ returned no DLPack capsule");
     }
@@ -154,7 +155,23 @@ Array view_numpy(nb::handle object, const char* name) {
     return array;
 }
 
-Array view_torch(nb::handle object, const char* name) {
+// PyTorch gives out no DLPack of float8 tensors before 2.10 or so: they go as the bytes that they are.
+bool is_torch_e4m3(nb::handle object) {
+    static PyObject* dtype_name = PyUnicode_InternFromString("dtype");
+    static PyObject* e4m3 = nullptr;
+    if (!e4m3) {
+        e4m3 = PyObject_GetAttrString(loaded_module("torch"), "float8_e4m3fn");
+        if (!e4m3) {  // a PyTorch older than the type
+            PyErr_Clear();
+            e4m3 = nb::none().release().ptr();
+        }
+    }
+    const nb::object dtype = nb::steal(PyObject_GetAttr(object.ptr(), dtype_name));
+    if (!dtype.is_valid()) throw nb::python_error();
+    return dtype.ptr() == e4m3;
+}
+
+Array view_torch(nb::handle object, const char* name, std::optional<DType> bytes_are) {
     static PyObject* to_dlpack = nullptr;
     Array array;
     if (!to_dlpack) {
@@ -163,7 +180,7 @@ Array view_torch(nb::handle object, const char* name) {
         to_dlpack = PyObject_GetAttrString(c.ptr(), "_to_dlpack");
         if (!to_dlpack) throw nb::python_error();
     }
-    view_capsule(array, nb::steal(call_one(to_dlpack, object.ptr())), name);
+    view_capsule(array, nb::steal(call_one(to_dlpack, object.ptr())), name, bytes_are);
     return array;
 }
 
@@ -221,15 +238,23 @@ Array view_of(nb::handle object, const TypeEntry& entry, const char* name) {
                                                                    : "an array with __dlpack__";
         throw nb::type_error((std::string(name) + ": expected " + wanted + ", like q; got " + python_type(object)).c_str());
     }
+    nb::object bytes;
+    std::optional<DType> bytes_are;
+    if (own.framework == Framework::torch && is_torch_e4m3(object)) {
+        static PyObject* uint8 = nullptr;
+        bytes = object.attr("view")(torch_attribute(uint8, "uint8"));
+        object = bytes;
+        bytes_are = DType::e4m3;
+    }
     if (own.exchange) {
         Array array;
         dl::Tensor t;
         if (own.exchange->tensor_from_object(object.ptr(), &t) != 0) throw nb::python_error();
-        view_dlpack(array.view, t, name);
-        return array;
+        view_dlpack(array.view, t, name, bytes_are);
+        return array;  // the bytes' memory is that of the argument, which the caller holds
     }
     if (own.framework == Framework::numpy) return view_numpy(object, name);
-    if (own.framework == Framework::torch) return view_torch(object, name);
+    if (own.framework == Framework::torch) return view_torch(object, name, bytes_are);
     if (!nb::hasattr(object, "__dlpack__")) {
         throw nb::type_error(
             (std::string(name) + ": expected a numpy.ndarray, a torch.Tensor or an array with __dlpack__; got " + python_type(object)).c_str());
@@ -329,9 +354,13 @@ void refuse_gradients(const TypeEntry& entry, std::initializer_list<nb::handle> 
     nb::object enabled = nb::steal(PyObject_CallNoArgs(torch_attribute(is_grad_enabled, "is_grad_enabled").ptr()));
     if (!enabled.is_valid()) throw nb::python_error();
     if (enabled.ptr() != Py_True) return;
-    const char* names[] = {"q", "k", "v"};
+    const char* names[] = {"q", "k", "v", "q_scale", "k_scale", "v_scale"};
     std::size_t i = 0;
     for (nb::handle t : tensors) {
+        if (t.is_none()) {
+            ++i;
+            continue;
+        }
         nb::object flag = nb::steal(PyObject_GetAttr(t.ptr(), requires_grad));
         if (!flag.is_valid()) throw nb::python_error();
         if (flag.ptr() == Py_True)

@@ -5,23 +5,28 @@ namespace hopfill::python::doc {
 
 constexpr const char* attention = R"(Prefill attention: out = softmax(scale * q k^T + mask) v for each sequence and head.
 
-Arrays are of NumPy (float32, float16, and bfloat16 of the package ml_dtypes), of PyTorch (CPU or CUDA), or of any package that speaks DLPack
-(then `out` is required); all of one call from the same package and on the same device. The last stride must be 1; the others are free on the
+Arrays are of NumPy (float32, float16, and bfloat16 and float8_e4m3fn of the package ml_dtypes), of PyTorch (CPU or CUDA), or of any package
+that speaks DLPack (then `out` is required); all of one call from the same package and on the same device. The last stride must be 1; the others are free on the
 host, and on a GPU multiples of 16 bytes. Nothing is copied or converted. There is no backward pass.
 
 Args:
     q: [batch, seq_q, heads, head_dim], or packed [tokens_q, heads, head_dim].
-    k, v: [batch, seq_k, kv_heads, head_dim], or packed [tokens_k, kv_heads, head_dim]; dtype of q. heads is a multiple of kv_heads (GQA, MQA).
-        head_dim is a multiple of 8, at most 256.
+    k, v: [batch, seq_k, kv_heads, head_dim], or packed [tokens_k, kv_heads, head_dim]; dtype of q, or float8_e4m3fn with a float16 or
+        bfloat16 q. heads is a multiple of kv_heads (GQA, MQA). head_dim is a multiple of 8, with float8 of 16, at most 256.
     causal: query i of seq_q sees keys j <= i + seq_k - seq_q (the last query sees every key).
     scale: multiplies q k^T; default 1 / sqrt(head_dim).
     cu_seqlens_q, cu_seqlens_k: int32 [batch + 1], packed only: where each sequence starts, from 0, non-decreasing; same device as q. On a GPU
         they are not read by the host, so their values are not checked there.
     max_seqlen_q, max_seqlen_k: upper bounds of the lengths, packed only; default tokens_q and tokens_k. Tight bounds give better plans.
-    out: where the result goes, shaped as q; default a new array of q's package, in q's dtype, made on the package's current stream.
-    out_dtype: dtype of a new `out`: 'float32', 'float16', 'bfloat16', or a dtype of NumPy or PyTorch.
+    out: where the result goes, shaped as q; default a new array of q's package, in q's dtype (bfloat16 where q is
+        float8), made on the package's current stream.
+    out_dtype: dtype of a new `out`: 'float32', 'float16', 'bfloat16', with a float8 q 'float8_e4m3fn' (it saturates at 448), or a dtype of NumPy or
+        PyTorch.
     return_lse: also return the natural-log log-sum-exp of each row's scaled logits.
-    q_scale, k_scale, v_scale: float32 multipliers of FP8 inputs; refused where no kernel applies them.
+    q_scale, k_scale, v_scale: float32 multipliers of float8 inputs, on their device: [1]; [heads], for k and v [kv_heads]; [batch, kv_heads]; or
+        [batch, kv_heads, blocks of scale_block tokens]; v_scale also per channel, [kv_heads, head_dim]. Absent: 1.
+    scale_block: 64 or 128, with scales by block; blocks are counted from each sequence's start.
+    v_transposed: v is float8 [batch, kv_heads, head_dim, seq_k], packed [kv_heads, head_dim, tokens_k].
     backend: 'auto' (sm90 for CUDA tensors, cpu for host arrays), 'sm90', 'cpu', 'emulated' or 'oracle'.
     stream: CUDA stream to launch on: an int (cudaStream_t) or a stream of PyTorch or CuPy. Default: PyTorch's current stream of q's device; the
         legacy default stream for other packages. On another stream than the tensors', ordering is the caller's.

@@ -25,11 +25,12 @@ struct Call {
     AttentionTensors tensors;
     AttentionOptions options;
     nb::object out, lse;
-    std::array<nb::object, 6> keep;
+    std::array<nb::object, 9> keep;
 
     Call(nb::handle q, nb::handle k, nb::handle v, bool causal, nb::handle scale, nb::handle cu_seqlens_q, nb::handle cu_seqlens_k,
          std::optional<std::int64_t> max_seqlen_q, std::optional<std::int64_t> max_seqlen_k, nb::handle out_argument, nb::handle out_dtype,
-         bool return_lse, std::string_view backend)
+         bool return_lse, nb::handle q_scale, nb::handle k_scale, nb::handle v_scale, std::optional<std::int64_t> scale_block, bool v_transposed,
+         std::string_view backend)
         : entry(&entry_of(q)) {
         std::size_t kept = 0;
         auto take = [&](TensorView& view, nb::handle object, const char* name) {
@@ -43,12 +44,17 @@ struct Call {
         take(tensors.v, v, "v");
         if (!cu_seqlens_q.is_none()) take(tensors.cu_seqlens_q, cu_seqlens_q, "cu_seqlens_q");
         if (!cu_seqlens_k.is_none()) take(tensors.cu_seqlens_k, cu_seqlens_k, "cu_seqlens_k");
-        refuse_gradients(*entry, {q, k, v});
+        if (!q_scale.is_none()) take(tensors.q_scale, q_scale, "q_scale");
+        if (!k_scale.is_none()) take(tensors.k_scale, k_scale, "k_scale");
+        if (!v_scale.is_none()) take(tensors.v_scale, v_scale, "v_scale");
+        refuse_gradients(*entry, {q, k, v, q_scale, k_scale, v_scale});
 
         options.causal = causal;
         if (!scale.is_none()) options.scale = number(scale, "scale");
         options.max_seqlen_q = max_seqlen_q;
         options.max_seqlen_kv = max_seqlen_k;
+        options.scale_block = scale_block;
+        options.v_transposed = v_transposed;
         if (backend != "auto") options.backend = unwrap(backend_from_name(backend));
 
         make_out(q, out_argument, out_dtype, take);
@@ -70,7 +76,8 @@ private:
 
     template <class Take>
     void make_out(nb::handle q, nb::handle argument, nb::handle out_dtype, Take take) {
-        DType dtype = tensors.q.dtype;
+        // Eight bits of an output are too few to be had unasked.
+        DType dtype = tensors.q.dtype == DType::e4m3 ? DType::bf16 : tensors.q.dtype;
         if (!out_dtype.is_none()) dtype = dtype_from(out_dtype, "out_dtype");
         if (argument.is_none()) {
             out = empty_like(q, *entry, dtype, tensors.q.dtype);
@@ -92,18 +99,12 @@ private:
     }
 };
 
-void refuse_scales(nb::handle q_scale, nb::handle k_scale, nb::handle v_scale) {
-    const std::pair<const char*, nb::handle> scales[] = {{"q_scale", q_scale}, {"k_scale", k_scale}, {"v_scale", v_scale}};
-    for (const auto& [name, scale] : scales) {
-        if (!scale.is_none()) fail(Code::unsupported, name, "scales belong to FP8 inputs, which this version does not compute; allowed: None");
-    }
-}
-
 nb::object attention(nb::handle q, nb::handle k, nb::handle v, bool causal, nb::handle scale, nb::handle cu_seqlens_q, nb::handle cu_seqlens_k,
                      std::optional<std::int64_t> max_seqlen_q, std::optional<std::int64_t> max_seqlen_k, nb::handle out, nb::handle out_dtype,
-                     bool return_lse, nb::handle q_scale, nb::handle k_scale, nb::handle v_scale, std::string_view backend, nb::handle stream) {
-    refuse_scales(q_scale, k_scale, v_scale);
-    Call call(q, k, v, causal, scale, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, out, out_dtype, return_lse, backend);
+                     bool return_lse, nb::handle q_scale, nb::handle k_scale, nb::handle v_scale, std::optional<std::int64_t> scale_block,
+                     bool v_transposed, std::string_view backend, nb::handle stream) {
+    Call call(q, k, v, causal, scale, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, out, out_dtype, return_lse, q_scale, k_scale, v_scale,
+              scale_block, v_transposed, backend);
     const Stream on = stream.is_none() ? current_stream(*call.entry, call.tensors.q) : stream_from(stream);
     Result<void> done;
     {
@@ -116,8 +117,10 @@ nb::object attention(nb::handle q, nb::handle k, nb::handle v, bool causal, nb::
 
 Plan plan(nb::handle q, nb::handle k, nb::handle v, bool causal, nb::handle scale, nb::handle cu_seqlens_q, nb::handle cu_seqlens_k,
           std::optional<std::int64_t> max_seqlen_q, std::optional<std::int64_t> max_seqlen_k, nb::handle out, nb::handle out_dtype, bool return_lse,
+          nb::handle q_scale, nb::handle k_scale, nb::handle v_scale, std::optional<std::int64_t> scale_block, bool v_transposed,
           std::string_view backend) {
-    const Call call(q, k, v, causal, scale, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, out, out_dtype, return_lse, backend);
+    const Call call(q, k, v, causal, scale, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, out, out_dtype, return_lse, q_scale, k_scale,
+                    v_scale, scale_block, v_transposed, backend);
     const AttentionProblem problem = unwrap(describe(call.tensors, call.options));
     Backend chosen = call.options.backend;
     if (chosen == Backend::automatic) chosen = call.tensors.q.device.kind == Device::Kind::cpu ? Backend::cpu : Backend::sm90;
@@ -185,10 +188,11 @@ NB_MODULE(_core, m) {
     const auto none = nb::none();
     m.def("attention", &attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "causal"_a = false, "scale"_a = none, "cu_seqlens_q"_a = none,
           "cu_seqlens_k"_a = none, "max_seqlen_q"_a = none, "max_seqlen_k"_a = none, "out"_a = none, "out_dtype"_a = none, "return_lse"_a = false,
-          "q_scale"_a = none, "k_scale"_a = none, "v_scale"_a = none, "backend"_a = "auto", "stream"_a = none, doc::attention);
+          "q_scale"_a = none, "k_scale"_a = none, "v_scale"_a = none, "scale_block"_a = none, "v_transposed"_a = false, "backend"_a = "auto",
+          "stream"_a = none, doc::attention);
     m.def("plan", &plan, "q"_a, "k"_a, "v"_a, nb::kw_only(), "causal"_a = false, "scale"_a = none, "cu_seqlens_q"_a = none, "cu_seqlens_k"_a = none,
-          "max_seqlen_q"_a = none, "max_seqlen_k"_a = none, "out"_a = none, "out_dtype"_a = none, "return_lse"_a = false, "backend"_a = "auto",
-          doc::plan);
+          "max_seqlen_q"_a = none, "max_seqlen_k"_a = none, "out"_a = none, "out_dtype"_a = none, "return_lse"_a = false, "q_scale"_a = none,
+          "k_scale"_a = none, "v_scale"_a = none, "scale_block"_a = none, "v_transposed"_a = false, "backend"_a = "auto", doc::plan);
     m.def("info", &info, doc::info);
 }
 

@@ -133,7 +133,7 @@ BAD_TENSORS = {
     "no k": (lambda t: t.pop("k"), "k: "),
     "f64": (lambda t: t.update(q=t["q"].astype(np.float64)), "q: is F64"),
     "i64 lengths": (lambda t: t.update(cu_seqlens_q=np.array([0, 1])), "cu_seqlens_q: is I64"),
-    "dtypes": (lambda t: t.update(v=t["v"].astype(np.float32)), "v: is f32 where q is f16"),
+    "dtypes": (lambda t: t.update(v=t["v"].astype(np.float32)), "v: is f32 where k is f16"),
     "rank": (lambda t: t.update(q=t["q"][0, 0]), "q: has rank 2"),
     "head_dim": (lambda t: t.update({n: np.ascontiguousarray(t[n][..., :12]) for n in "qkv"}), "head_dim: is 12"),
     "keys of v": (lambda t: t.update(v=np.ascontiguousarray(t["v"][:, :3])), "v.shape[1]"),

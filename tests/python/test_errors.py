@@ -82,8 +82,8 @@ def test_no_gpu_is_unavailable(qkv):
 
 
 @pytest.mark.parametrize("name", ["q_scale", "k_scale", "v_scale"])
-def test_scales_are_refused_not_ignored(qkv, name):
-    refused(hopfill.UnsupportedError, name, *qkv, **{name: np.ones(1, dtype=np.float32)})
+def test_scales_of_tensors_that_are_not_fp8_are_refused(qkv, name):
+    refused(hopfill.InvalidArgumentError, name, *qkv, **{name: np.ones(1, dtype=np.float32)})
 
 
 class TestPacked:
