@@ -5,9 +5,9 @@ namespace hopfill::python::doc {
 
 constexpr const char* attention = R"(Prefill attention: out = softmax(scale * q k^T + mask) v for each sequence and head.
 
-Arrays are of NumPy (float32, float16, and bfloat16 and float8_e4m3fn of the package ml_dtypes), of PyTorch (CPU or CUDA), or of any package
-that speaks DLPack (then `out` is required); all of one call from the same package and on the same device. The last stride must be 1; the others are free on the
-host, and on a GPU multiples of 16 bytes. Nothing is copied or converted. There is no backward pass.
+Arrays are of NumPy (float32, float16, and bfloat16 and float8_e4m3fn of the package ml_dtypes), of PyTorch (CPU or CUDA), or of any package that
+speaks DLPack (then `out` is required); all of one call from the same package and on the same device. The last stride must be 1; the others are free
+on the host, and on a GPU multiples of 16 bytes. Nothing is copied or converted. There is no backward pass.
 
 Args:
     q: [batch, seq_q, heads, head_dim], or packed [tokens_q, heads, head_dim].
