@@ -5,6 +5,7 @@
 #include "hopfill/device.h"
 #include "hopfill/emulate.h"
 #include "hopfill/info.h"
+#include "hopfill/quantize.h"
 #include "hopfill/result.h"
 #include "hopfill/tensor.h"
 #include "hopfill/timing.h"

@@ -13,27 +13,6 @@ namespace {
 // A thread costs some tens of microseconds to start: as much as this many multiply-adds.
 constexpr std::int64_t kWorkPerThread = 2'000'000;
 
-Result<void> check_lengths(const TensorView& cu, const char* name, std::int64_t batch, std::int64_t tokens, std::int64_t longest) {
-    const auto bad = [name](std::string message) { return Error{Code::invalid_argument, name, std::move(message)}; };
-    if (cu.data == nullptr || cu.dtype != DType::i32 || cu.rank != 1 || cu.shape[0] != batch + 1) {
-        return bad("must be an i32 tensor of batch + 1 = " + std::to_string(batch + 1) + " elements");
-    }
-    const auto* x = static_cast<const std::int32_t*>(cu.data);
-    if (x[0] != 0) return bad("starts at " + std::to_string(x[0]) + "; must start at 0");
-    for (std::int64_t i = 0; i < batch; ++i) {
-        if (x[i + 1] < x[i]) {
-            return bad("goes from " + std::to_string(x[i]) + " to " + std::to_string(x[i + 1]) + " at index " + std::to_string(i + 1) +
-                       "; must not decrease");
-        }
-        if (x[i + 1] - x[i] > longest) {
-            return bad("sequence " + std::to_string(i) + " has " + std::to_string(x[i + 1] - x[i]) + " tokens; max_seqlen allows " +
-                       std::to_string(longest));
-        }
-    }
-    if (x[batch] > tokens) return bad("ends at " + std::to_string(x[batch]) + "; the tensor has " + std::to_string(tokens) + " tokens");
-    return {};
-}
-
 const void* at(const TensorView& t, std::int64_t offset) { return static_cast<const std::byte*>(t.data) + offset * size_of(t.dtype); }
 void* at_mutable(const TensorView& t, std::int64_t offset) { return static_cast<std::byte*>(t.data) + offset * size_of(t.dtype); }
 
@@ -107,6 +86,27 @@ std::vector<Job> make_jobs(const AttentionProblem& p, const AttentionTensors& t)
 }
 
 }  // namespace
+
+Result<void> check_lengths(const TensorView& cu, const char* name, std::int64_t batch, std::int64_t tokens, std::int64_t longest) {
+    const auto bad = [name](std::string message) { return Error{Code::invalid_argument, name, std::move(message)}; };
+    if (cu.data == nullptr || cu.dtype != DType::i32 || cu.rank != 1 || cu.shape[0] != batch + 1) {
+        return bad("must be an i32 tensor of batch + 1 = " + std::to_string(batch + 1) + " elements");
+    }
+    const auto* x = static_cast<const std::int32_t*>(cu.data);
+    if (x[0] != 0) return bad("starts at " + std::to_string(x[0]) + "; must start at 0");
+    for (std::int64_t i = 0; i < batch; ++i) {
+        if (x[i + 1] < x[i]) {
+            return bad("goes from " + std::to_string(x[i]) + " to " + std::to_string(x[i + 1]) + " at index " + std::to_string(i + 1) +
+                       "; must not decrease");
+        }
+        if (x[i + 1] - x[i] > longest) {
+            return bad("sequence " + std::to_string(i) + " has " + std::to_string(x[i + 1] - x[i]) + " tokens; max_seqlen allows " +
+                       std::to_string(longest));
+        }
+    }
+    if (x[batch] > tokens) return bad("ends at " + std::to_string(x[batch]) + "; the tensor has " + std::to_string(tokens) + " tokens");
+    return {};
+}
 
 Result<void> attention(const AttentionProblem& p, const AttentionTensors& t) {
     for (const auto& [dtype, name] : {std::pair{p.dtype, "q"}, std::pair{p.kv_dtype, "k"}, std::pair{p.out_dtype, "o"}}) {

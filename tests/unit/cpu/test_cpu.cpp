@@ -12,6 +12,7 @@
 #include "cpu/backend.h"
 #include "cpu/convert.h"
 #include "hopfill/check.h"
+#include "hopfill/quantize.h"
 #include "oracle/formats.h"
 #include "oracle/oracle.h"
 
@@ -186,6 +187,32 @@ TEST(Cpu, Fp8FindsTheNeedle) {
         ASSERT_TRUE(hopfill::attention(t, options));
         for (std::size_t c = 0; c < kDim; ++c) ASSERT_EQ(o[c] > 0, v[needle * kDim + c] == 0x38) << seed << " " << c;
     }
+}
+
+TEST(Cpu, QuantisesAlikeOnEverySimdTarget) {
+    constexpr std::int64_t kTokens = 77, kDim = 48;
+    std::mt19937 engine(4);
+    std::vector<std::uint16_t> v(kTokens * kDim);
+    for (std::uint16_t& x : v) x = to_bf16(static_cast<float>(static_cast<int>(engine() % 2001) - 1000) / 250);
+    std::vector<std::uint8_t> first;
+    for (const std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
+        hwy::SetSupportedTargetsForTest(target);
+        hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+        std::vector<std::uint8_t> out(v.size());
+        std::vector<float> scale(kDim);
+        QuantizeTensors t;
+        t.v = contiguous(v.data(), DType::bf16, {1, kTokens, 1, kDim});
+        t.v_out = contiguous(out.data(), DType::e4m3, {1, 1, kDim, kTokens});
+        t.v_scale = contiguous(scale.data(), DType::f32, {1, kDim});
+        QuantizeOptions options;
+        options.v_transposed = true;
+        ASSERT_TRUE(quantize_kv(t, options));
+        if (first.empty()) first = out;
+        EXPECT_EQ(out, first) << hwy::TargetName(target);
+        hwy::SetSupportedTargetsForTest(0);
+    }
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    EXPECT_NEAR(from_e4m3(first[3 * kTokens + 5]), std::bit_cast<float>(std::uint32_t{v[5 * kDim + 3]} << 16) / (4.0f / 448), 16);
 }
 
 TEST(Cpu, EverySimdTarget) {
