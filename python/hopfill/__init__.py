@@ -19,6 +19,7 @@ from ._core import (
     attention,
     info,
     plan,
+    quantize,
 )
 
 __version__: str = info()["version"]
@@ -35,4 +36,5 @@ __all__ = [
     "attention",
     "info",
     "plan",
+    "quantize",
 ]

@@ -127,4 +127,17 @@ def plan(
     v_transposed: bool = False,
     backend: BackendName = "auto",
 ) -> Plan: ...
+def quantize(
+    k: Array,
+    v: Array,
+    *,
+    k_scale: Literal["tensor", "head", "sequence", "block"] = "sequence",
+    v_scale: Literal["tensor", "head", "sequence", "block", "channel"] = "sequence",
+    scale_block: int | None = None,
+    smooth_k: bool = False,
+    transpose_v: bool = False,
+    cu_seqlens_k: Array | None = None,
+    max_seqlen_k: int | None = None,
+    stream: Any = None,
+) -> tuple[Array, Array, Array, Array, Array | None]: ...
 def info() -> Info: ...

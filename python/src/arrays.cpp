@@ -262,11 +262,28 @@ Array view_of(nb::handle object, const TypeEntry& entry, const char* name) {
     return view_other(object, name);
 }
 
+namespace {
+
+constexpr std::array<const char*, 5> kDTypeNames{"float32", "float16", "bfloat16", "float8_e4m3fn", "int32"};
+
+nb::handle torch_dtype(DType dtype) {
+    static PyObject* cache[5] = {};
+    const auto index = static_cast<std::size_t>(dtype);
+    return torch_attribute(cache[index], kDTypeNames[index]);
+}
+
+nb::object numpy_dtype(DType dtype, const char* argument) {
+    const char* name = kDTypeNames[static_cast<std::size_t>(dtype)];
+    if (dtype != DType::bf16 && dtype != DType::e4m3) return nb::str(name);
+    PyObject* ml = loaded_module("ml_dtypes");
+    if (!ml) fail(Code::unavailable, argument, std::string(name) + " in NumPy needs the package ml_dtypes: import it first, or give `out`");
+    return nb::handle(ml).attr(name);
+}
+
+}  // namespace
+
 nb::object empty_like(nb::handle like, const TypeEntry& entry, DType dtype, DType like_dtype) {
     static PyObject* torch_empty_like = nullptr;
-    static PyObject* torch_dtypes[5] = {};
-    static constexpr std::array<const char*, 5> names{"float32", "float16", "bfloat16", "float8_e4m3fn", "int32"};
-    const auto index = static_cast<std::size_t>(dtype);
     if (entry.framework == Framework::torch) {
         const nb::handle f = torch_attribute(torch_empty_like, "empty_like");
         if (dtype == like_dtype) {
@@ -274,33 +291,25 @@ nb::object empty_like(nb::handle like, const TypeEntry& entry, DType dtype, DTyp
             if (!o.is_valid()) throw nb::python_error();
             return o;
         }
-        return f(like, nb::arg("dtype") = torch_attribute(torch_dtypes[index], names[index]));
+        return f(like, nb::arg("dtype") = torch_dtype(dtype));
     }
     if (entry.framework == Framework::numpy) {
         const nb::handle numpy = loaded_module("numpy");
         if (dtype == like_dtype) return numpy.attr("empty")(like.attr("shape"), like.attr("dtype"));
-        if (dtype == DType::bf16 || dtype == DType::e4m3) {
-            PyObject* ml = loaded_module("ml_dtypes");
-            if (!ml)
-                fail(Code::unavailable, "out_dtype",
-                     std::string(names[index]) + " in NumPy needs the package ml_dtypes: import it first, or give `out`");
-            return numpy.attr("empty")(like.attr("shape"), nb::handle(ml).attr(names[index]));
-        }
-        return numpy.attr("empty")(like.attr("shape"), names[index]);
+        return numpy.attr("empty")(like.attr("shape"), numpy_dtype(dtype, "out_dtype"));
     }
     throw nb::type_error(
         ("out: required for arrays of type " + python_type(like) + "; without it outputs are made for NumPy and PyTorch only").c_str());
 }
 
-nb::object empty_f32(nb::handle like, const TypeEntry& entry, nb::tuple shape) {
+nb::object empty(nb::handle like, const TypeEntry& entry, nb::tuple shape, DType dtype, const char* argument) {
     static PyObject* torch_empty = nullptr;
-    static PyObject* torch_float32 = nullptr;
     if (entry.framework == Framework::torch) {
-        return torch_attribute(torch_empty, "empty")(shape, nb::arg("dtype") = torch_attribute(torch_float32, "float32"),
-                                                     nb::arg("device") = like.attr("device"));
+        return torch_attribute(torch_empty, "empty")(shape, nb::arg("dtype") = torch_dtype(dtype), nb::arg("device") = like.attr("device"));
     }
-    if (entry.framework == Framework::numpy) return nb::handle(loaded_module("numpy")).attr("empty")(shape, "float32");
-    throw nb::type_error(("return_lse: not available for arrays of type " + python_type(like) + "; allowed: NumPy and PyTorch").c_str());
+    if (entry.framework == Framework::numpy) return nb::handle(loaded_module("numpy")).attr("empty")(shape, numpy_dtype(dtype, argument));
+    throw nb::type_error(
+        (std::string(argument) + ": not available for arrays of type " + python_type(like) + "; allowed: NumPy and PyTorch").c_str());
 }
 
 DType dtype_from(nb::handle object, const char* name) {

@@ -34,8 +34,8 @@ Array view_of(nanobind::handle object, const TypeEntry& entry, const char* name)
 /// An uninitialised array as `like` (shape, memory order, device) with dtype `dtype`.
 nanobind::object empty_like(nanobind::handle like, const TypeEntry& entry, DType dtype, DType like_dtype);
 
-/// An uninitialised contiguous float32 array on the device of `like`.
-nanobind::object empty_f32(nanobind::handle like, const TypeEntry& entry, nanobind::tuple shape);
+/// An uninitialised contiguous array on the device of `like`. `argument` is for errors.
+nanobind::object empty(nanobind::handle like, const TypeEntry& entry, nanobind::tuple shape, DType dtype, const char* argument);
 
 /// A dtype argument: "bf16", "bfloat16", torch.bfloat16, numpy.float16, ...
 DType dtype_from(nanobind::handle object, const char* name);

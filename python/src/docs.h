@@ -46,6 +46,22 @@ constexpr const char* plan = R"(How attention() would compute this call: kernel,
 
 Without a GPU, backend='sm90' plans for an H100 SXM.)";
 
+constexpr const char* quantize = R"(FP16 or BF16 keys and values as float8_e4m3fn with scales, for attention().
+
+Args:
+    k, v: [batch, seq, kv_heads, head_dim], or packed [tokens, kv_heads, head_dim] with cu_seqlens_k; head_dim a multiple of 16.
+    k_scale, v_scale: what shares a scale: 'tensor', 'head', 'sequence' (a head of a sequence), 'block' (scale_block of its tokens); for v also
+        'channel'. A scale is the greatest finite magnitude over 448.
+    scale_block: 64 or 128, with scales by block.
+    smooth_k: subtract from k the mean of each (sequence, head, channel) over its keys. The attention's out stays; its lse is less by
+        scale * q . k_mean in each row.
+    transpose_v: v as attention(..., v_transposed=True) takes it: [batch, kv_heads, head_dim, seq], packed [kv_heads, head_dim, tokens].
+    cu_seqlens_k, max_seqlen_k: as attention()'s.
+
+Returns:
+    (k, v, k_scale, v_scale, k_mean): float8 arrays of k's package, float32 scales, and the means, float32 [batch, kv_heads, head_dim], or None.
+    Elements of tokens that belong to no sequence, and scales of blocks that hold none, are not written.)";
+
 constexpr const char* plan_class = "How a problem is computed. Comparable; str() explains it in several lines.";
 
 constexpr const char* info = R"(What this library and this machine can do; never raises.

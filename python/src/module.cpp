@@ -13,6 +13,7 @@
 #include "docs.h"
 #include "errors.h"
 #include "hopfill/hopfill.h"
+#include "quantize.h"
 
 namespace nb = nanobind;
 
@@ -94,7 +95,8 @@ private:
 
     void make_lse(nb::handle q) {
         const auto& shape = tensors.q.shape;
-        lse = empty_f32(q, *entry, tensors.q.rank == 4 ? nb::make_tuple(shape[0], shape[2], shape[1]) : nb::make_tuple(shape[1], shape[0]));
+        const nb::tuple wanted = tensors.q.rank == 4 ? nb::make_tuple(shape[0], shape[2], shape[1]) : nb::make_tuple(shape[1], shape[0]);
+        lse = empty(q, *entry, wanted, DType::f32, "return_lse");
         tensors.lse = view_of(lse, *entry, "lse").view;
     }
 };
@@ -193,6 +195,7 @@ NB_MODULE(_core, m) {
     m.def("plan", &plan, "q"_a, "k"_a, "v"_a, nb::kw_only(), "causal"_a = false, "scale"_a = none, "cu_seqlens_q"_a = none, "cu_seqlens_k"_a = none,
           "max_seqlen_q"_a = none, "max_seqlen_k"_a = none, "out"_a = none, "out_dtype"_a = none, "return_lse"_a = false, "q_scale"_a = none,
           "k_scale"_a = none, "v_scale"_a = none, "scale_block"_a = none, "v_transposed"_a = false, "backend"_a = "auto", doc::plan);
+    define_quantize(m);
     m.def("info", &info, doc::info);
 }
 

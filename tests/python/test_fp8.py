@@ -113,6 +113,50 @@ def test_scales_are_arrays(fp8):
         hopfill.attention(*fp8, q_scale=0.5)
 
 
+class TestQuantize:
+    @pytest.mark.parametrize("v_scale", ["tensor", "head", "sequence", "block", "channel"])
+    @pytest.mark.parametrize("transpose_v", [False, True])
+    def test_attention_over_quantised_tensors(self, rng, v_scale, transpose_v):
+        q = rng.standard_normal((B, Q, H, D), dtype=np.float32).astype(ml_dtypes.bfloat16)
+        k, v = (rng.standard_normal((B, K, G, D), dtype=np.float32).astype(ml_dtypes.bfloat16) for _ in "kv")
+        block = 64 if v_scale == "block" else None
+        k8, v8, ks, vs, mean = hopfill.quantize(k, v, k_scale="head", v_scale=v_scale, scale_block=block, transpose_v=transpose_v, smooth_k=True)
+        assert k8.dtype == v8.dtype == E4M3
+        assert mean.shape == (B, G, D)
+        np.testing.assert_allclose(mean, k.astype(np.float64).mean(axis=1), atol=1e-6)
+        out = hopfill.attention(q, k8, v8, k_scale=ks, v_scale=vs, scale_block=block, v_transposed=transpose_v, out_dtype="float32")
+        error = np.abs(out - reference(q, k, v)[0])
+        assert np.sqrt((error**2).mean()) < 0.01
+
+    def test_packed(self, rng):
+        k, v = (rng.standard_normal((90, G, D), dtype=np.float32).astype(np.float16) for _ in "kv")
+        offsets = np.array([0, 20, 90], np.int32)
+        k8, _, scale, *_ = hopfill.quantize(k, v, k_scale="sequence", cu_seqlens_k=offsets, max_seqlen_k=70)
+        assert scale.shape == (2, G)
+        np.testing.assert_array_equal(scale[1], np.abs(k[20:].astype(np.float32)).max(axis=(0, 2)) / np.float32(448))
+        np.testing.assert_allclose(k8[:20].astype(np.float32) * scale[0][:, None], k[:20].astype(np.float32), rtol=0.07, atol=0.01)
+
+    @pytest.mark.parametrize(
+        ("changes", "argument"),
+        [
+            ({"k_scale": "channel"}, "k_scale"),
+            ({"v_scale": "row"}, "v_scale"),
+            ({"v_scale": "block"}, "scale_block"),
+            ({"scale_block": 64}, "scale_block"),
+        ],
+    )
+    def test_errors_name_the_argument(self, rng, changes, argument):
+        k = rng.standard_normal((B, K, G, D), dtype=np.float32).astype(np.float16)
+        with pytest.raises(hopfill.InvalidArgumentError) as error:
+            hopfill.quantize(k, k, **changes)
+        assert error.value.argument == argument
+
+    def test_float32_is_refused(self, rng):
+        k = rng.standard_normal((B, K, G, D), dtype=np.float32)
+        with pytest.raises(hopfill.UnsupportedError, match="f16 and bf16"):
+            hopfill.quantize(k, k)
+
+
 class TestTorch:
     def test_float8_tensors(self, fp8):
         torch = pytest.importorskip("torch")
