@@ -11,7 +11,7 @@ namespace hopfill::emulator {
 
 struct Options {
     std::uint64_t seed = 0;       // of every random choice: the same seed repeats a run exactly
-    bool reduced_fp8 = true;      // e4m3 wgmma accumulates with the hardware's reduced precision
+    bool exact_sums = true;       // wgmma sums to the tensor core's bits, else in FP32, one term after the other, which is several times as fast
     int resident = 0;             // blocks interleaved; 0 draws 1 to 3 from the seed
     std::uint64_t max_steps = 0;  // a run that takes more scheduling steps is reported as a livelock; 0 is 400 million
 };

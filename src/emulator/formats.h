@@ -10,6 +10,8 @@ namespace hopfill::emulator {
 inline float from_bits(u32 v) { return __builtin_bit_cast(float, v); }
 inline u32 to_bits(float v) { return __builtin_bit_cast(u32, v); }
 
+constexpr u32 kArithmeticNan = 0x7fffffffu;  // what arithmetic instructions make of any NaN
+
 inline u16 to_bf16(float v) {
     const u32 b = to_bits(v);
     if ((b & 0x7fffffffu) > 0x7f800000u) return 0x7fff;

@@ -196,9 +196,16 @@ struct NamedBarrier {
 
 // A word of global memory that blocks share through atomics: what they know of each other's accesses to it. Views are by block.
 using BlockView = std::map<u32, i32>;
+// A thread's point in its own time, which another thread has seen or not.
+struct Moment {
+    Agent agent = 0;
+    i32 epoch = 0;
+    bool seen_by(const Clock& clock) const { return clock[agent] >= epoch; }
+};
 struct SharedWord {
-    BlockView accesses;  // last atomic of each block, in its own count
-    BlockView turns;     // and in the word's count: an atomic follows those with lower numbers
+    BlockView accesses;             // last atomic of each block, in its own count
+    BlockView turns;                // and in the word's count: an atomic follows those with lower numbers
+    std::map<u32, Moment> moments;  // and in its threads' time
     i32 turn = 0;
     BlockView released;  // what a block that reads the word learns: views that were fenced before an atomic on it
 };
@@ -225,7 +232,8 @@ struct Block {
     std::unordered_map<Agent, std::string> agent_names;
     i64 free_registers = 0;  // the pool that setmaxnreg moves them through
     std::vector<Thread*> register_waiters;
-    BlockView view, fenced_view;  // of other blocks' global accesses; as at the last fence_device
+    BlockView view, fenced_view;  // of the blocks' global atomics; as at the last fence_device
+    std::vector<Moment> atomics;  // this block's own: a thread's fence covers those that it has seen
     u32 live = 0;                 // threads that have not finished
     int operations = 0;           // asynchronous operations in flight
 

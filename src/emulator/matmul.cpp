@@ -1,5 +1,7 @@
 #include "emulator/matmul.h"
 
+#include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "emulator/formats.h"
@@ -33,52 +35,118 @@ HOPFILL_WIDE void multiply(float* __restrict d, const float* __restrict a, const
 
 namespace {
 
-HOPFILL_WIDE void reduced_row(float* __restrict row, const float* __restrict a, const float* __restrict b, u32* __restrict top, i32* __restrict sum,
-                              int n, int k) {
-    constexpr u32 kMagnitude = 0x7fffffffu;
-    for (int j = 0; j < n; ++j) top[j] = __builtin_bit_cast(u32, row[j]) & kMagnitude;
+constexpr i32 kNone = -4096;  // the exponent of zero: below all others, also when added to one
+
+struct Format {
+    i32 fraction;  // bits of an element's
+    i32 least;     // exponent of a normal element
+    i32 kept;      // fraction bits of an aligned term
+};
+
+constexpr Format format_of(Elem e) { return e == Elem::bf16 ? Format{7, -126, 25} : e == Elem::f16 ? Format{10, -14, 25} : Format{3, -6, 13}; }
+
+// 2^e of a normal double.
+double power_of_two(i32 e) { return __builtin_bit_cast(double, static_cast<u64>(e + 1023) << 52); }
+
+i32 exponent_of(float v, i32 least) {
+    const i32 own = static_cast<i32>(to_bits(v) >> 23 & 0xff) - 127;
+    return v == 0 ? kNone : own < least ? least : own;
+}
+
+// sum * 2^exponent, cut to FP32 and, for e4m3, to its fraction.
+float cut(double v, Elem elem) {
+    if (std::fabs(v) < 0x1p-126) v = std::trunc(v * 0x1p149) * 0x1p-149;
+    const float f = static_cast<float>(__builtin_bit_cast(double, __builtin_bit_cast(u64, v) & ~u64{0x1fffffff}));
+    return elem == Elem::e4m3 ? from_bits(to_bits(f) & ~0x3ffu) : f;
+}
+
+// One element of the result, whatever the operands are; b's are n apart.
+float element(float d, const float* a, const float* b, int n, int k, Elem elem) {
+    const Format f = format_of(elem);
+    bool finite = std::isfinite(d);
+    i32 top = exponent_of(d, -126);
     for (int i = 0; i < k; ++i) {
+        finite = finite && std::isfinite(a[i]) && std::isfinite(b[i * n]);
+        top = std::max(top, exponent_of(a[i], f.least) + exponent_of(b[i * n], f.least));
+    }
+    if (!finite) {
+        // Infinities are those of operands: finite products do not overflow before the end.
+        double sum = d;
+        for (int i = 0; i < k; ++i) sum += static_cast<double>(a[i]) * b[i * n];
+        return std::isnan(sum) ? from_bits(kArithmeticNan) : static_cast<float>(sum);
+    }
+    if (top < -1000) return 0;
+    const double up = power_of_two(f.kept - top);
+    double sum = std::trunc(d * up);
+    for (int i = 0; i < k; ++i) sum += std::trunc(static_cast<double>(a[i]) * b[i * n] * up);
+    return cut(sum * power_of_two(top - f.kept), elem);
+}
+
+// Exponents for which FP32 holds every product, and its lowest bit that counts.
+constexpr i32 kLowest = -90, kHighest = 100;
+
+// A row d of n sums, all exponents below kHighest; top, up, low and high are room for n. The terms, in units of 2^(top[j] - kept), are added in two
+// halves that each fit. Where top[j] is kLowest on return, d[j] is to be had another way.
+HOPFILL_WIDE void add_row(float* __restrict d, const float* __restrict a, const i32* __restrict ea, const float* __restrict b,
+                          const i32* __restrict eb, i32* __restrict top, float* __restrict up, i32* __restrict low, i32* __restrict high, int n,
+                          int k, i32 kept, u32 mask) {
+    for (int j = 0; j < n; ++j) {
+        const i32 own = static_cast<i32>(__builtin_bit_cast(u32, d[j]) >> 23 & 0xff) - 127;
+        top[j] = own > kLowest ? own : kLowest;
+    }
+    for (int i = 0; i < k; ++i) {
+        const i32 e = ea[i];
         for (int j = 0; j < n; ++j) {
-            const i32 p = static_cast<i32>(__builtin_bit_cast(u32, a[i] * b[i * n + j]) & kMagnitude);
-            top[j] = static_cast<u32>(static_cast<i32>(top[j]) > p ? static_cast<i32>(top[j]) : p);
+            const i32 p = e + eb[i * n + j];
+            top[j] = top[j] > p ? top[j] : p;
         }
     }
-    // top[j] becomes 2^(13 - exponent), bounded so that neither it nor its inverse leaves the range.
     for (int j = 0; j < n; ++j) {
-        const i32 exponent = static_cast<i32>(top[j] >> 23);
-        const i32 bounded = exponent < 16 ? 16 : exponent > 250 ? 250 : exponent;
-        top[j] = static_cast<u32>(254 + 13 - bounded) << 23;
-        sum[j] = static_cast<i32>(row[j] * __builtin_bit_cast(float, top[j]));
+        up[j] = __builtin_bit_cast(float, static_cast<u32>(kept - top[j] + 127) << 23);
+        low[j] = static_cast<i32>(d[j] * up[j]);
+        high[j] = 0;
     }
-    for (int i = 0; i < k; ++i) {
-        for (int j = 0; j < n; ++j) sum[j] += static_cast<i32>(a[i] * b[i * n + j] * __builtin_bit_cast(float, top[j]));
+    // Four terms a pass, as above.
+    for (int i = 0; i < k; i += 4) {
+        const float a0 = a[i], a1 = a[i + 1], a2 = a[i + 2], a3 = a[i + 3];
+        const float* __restrict b0 = b + i * n;
+        i32* __restrict sum = i < k / 2 ? low : high;
+        for (int j = 0; j < n; ++j)
+            sum[j] += static_cast<i32>(a0 * b0[j] * up[j]) + static_cast<i32>(a1 * b0[n + j] * up[j]) + static_cast<i32>(a2 * b0[2 * n + j] * up[j]) +
+                      static_cast<i32>(a3 * b0[3 * n + j] * up[j]);
+    }
+    for (int j = 0; j < n; ++j) {
+        const double down = __builtin_bit_cast(double, static_cast<u64>(static_cast<i64>(top[j]) - kept + 1023) << 52);
+        const double v = (static_cast<double>(low[j]) + static_cast<double>(high[j])) * down;
+        const float f = static_cast<float>(__builtin_bit_cast(double, __builtin_bit_cast(u64, v) & ~u64{0x1fffffff}));
+        const float result = __builtin_bit_cast(float, __builtin_bit_cast(u32, f) & mask);
+        d[j] = top[j] > kLowest ? result : d[j];
     }
 }
 
 }  // namespace
 
-void multiply_reduced(float* d, const float* a, const float* b, int n, int k) {
-    std::vector<u32> top(static_cast<std::size_t>(n));
-    std::vector<i32> sum(static_cast<std::size_t>(n));
-    std::vector<bool> finite_column(static_cast<std::size_t>(n), true);
-    for (int i = 0; i < k; ++i)
-        for (int j = 0; j < n; ++j)
-            if (!std::isfinite(b[i * n + j])) finite_column[static_cast<std::size_t>(j)] = false;
+void multiply_exactly(float* d, const float* a, const float* b, int n, int k, Elem elem) {
+    const Format f = format_of(elem);
+    const std::size_t columns = static_cast<std::size_t>(n), terms = static_cast<std::size_t>(k);
+    std::vector<i32> eb(terms * columns), ea(terms), top(columns), low(columns), high(columns);
+    std::vector<float> up(columns);
+    // A row that meets what is not finite, or too large, goes element by element.
+    i32 highest_b = kNone;
+    for (std::size_t i = 0; i < eb.size(); ++i) highest_b = std::max(highest_b, eb[i] = exponent_of(b[i], f.least));
+    const u32 mask = elem == Elem::e4m3 ? ~0x3ffu : ~0u;
     for (int m = 0; m < 64; ++m) {
         float* row = d + m * n;
-        bool finite = true;
-        for (int i = 0; i < k; ++i) finite = finite && std::isfinite(a[m * k + i]);
-        reduced_row(row, a + m * k, b, top.data(), sum.data(), n, k);
-        for (int j = 0; j < n; ++j) {
-            if (!finite || !std::isfinite(row[j]) || !finite_column[static_cast<std::size_t>(j)]) {
-                for (int i = 0; i < k; ++i) row[j] += a[m * k + i] * b[i * n + j];
-                continue;
-            }
-            // 13 fraction bits of the sum; its value is sum * 2^(exponent - 13).
-            const float inverse = from_bits((254u << 23) - top[static_cast<std::size_t>(j)]);
-            const float exact = static_cast<float>(sum[static_cast<std::size_t>(j)]);
-            row[j] = from_bits(to_bits(exact) & ~0x3ffu) * inverse;
-        }
+        const float* from = a + m * k;
+        i32 highest = kNone;
+        for (std::size_t i = 0; i < terms; ++i) highest = std::max(highest, ea[i] = exponent_of(from[i], f.least));
+        bool wide = highest < 128 && highest_b < 128;  // all finite
+        highest += highest_b;
+        for (int j = 0; j < n; ++j) highest = std::max(highest, static_cast<i32>(to_bits(row[j]) >> 23 & 0xff) - 127);
+        wide = wide && highest < kHighest;
+        if (wide) add_row(row, from, ea.data(), b, eb.data(), top.data(), up.data(), low.data(), high.data(), n, k, f.kept, mask);
+        for (int j = 0; j < n; ++j)
+            if (!wide || top[static_cast<std::size_t>(j)] == kLowest) row[j] = element(row[j], from, b + j, n, k, elem);
     }
 }
 

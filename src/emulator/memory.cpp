@@ -87,18 +87,20 @@ void scalar_access(const void* p, u32 bytes, bool write, const char* what, const
 
 void global_read(const void* p, u32 bytes, Site at) { scalar_access(p, bytes, false, "a load", at); }
 
-// A plain store to a word that blocks share through atomics must come after all their accesses: they were followed by fence_device and an atomic
-// that this block has seen.
+// A plain store to a word that blocks share through atomics must come after all their accesses: they were followed by fence_device, of a thread
+// that had seen them, and an atomic that this block has seen.
 void global_write(const void* p, u32 bytes, Site at) {
     scalar_access(p, bytes, true, "a store", at);
     Machine& m = Machine::current();
     const auto word = m.shared_words.find(p);
     if (word == m.shared_words.end()) return;
-    Block& block = *Machine::self().block;
+    const Thread& t = Machine::self();
+    const Block& block = *t.block;
+    const auto own = word->second.turns.find(block.index);
+    const bool took_turn = own != word->second.turns.end() && word->second.moments.at(block.index).seen_by(t.clock);
     for (const auto& [other, when] : word->second.accesses) {
         const auto known = block.view.find(other);
-        const auto own = word->second.turns.find(block.index);
-        if (own != word->second.turns.end() && own->second > word->second.turns.at(other)) continue;
+        if (took_turn && own->second > word->second.turns.at(other)) continue;
         if (other != block.index && (known == block.view.end() || known->second < when))
             fail("race",
                  fmt::format("a store to a word of global memory that block {} has an atomic on, with no fence_device and atomic between", other),
@@ -110,20 +112,27 @@ u32 global_add(u32* p, u32 v, Site at) {
     scalar_access(p, 4, true, "an atomic", at);
     Machine& m = Machine::current();
     m.linger();
-    Block& block = *Machine::self().block;
+    const Thread& t = Machine::self();
+    Block& block = *t.block;
     SharedWord& word = m.shared_words[p];
     for (const auto& [other, when] : block.fenced_view) word.released[other] = std::max(word.released[other], when);
     for (const auto& [other, when] : word.released) block.view[other] = std::max(block.view[other], when);
     word.accesses[block.index] = ++block.view[block.index];
     word.turns[block.index] = ++word.turn;
+    word.moments[block.index] = {t.agent(), t.epoch()};
+    block.atomics.push_back(word.moments[block.index]);
     const u32 old = *p;
     *p = old + v;
     return old;
 }
 
 void fence_device() {
-    Block& block = *Machine::self().block;
+    const Thread& t = Machine::self();
+    Block& block = *t.block;
     block.fenced_view = block.view;
+    std::size_t seen = 0;
+    while (seen < block.atomics.size() && block.atomics[seen].seen_by(t.clock)) ++seen;
+    block.fenced_view[block.index] = static_cast<i32>(seen);
 }
 
 void wait_for_previous_launch(Site) {

@@ -128,8 +128,10 @@ void execute(Block& block, Warpgroup& group) {
         }
     });
     if (!p.shape.accumulate) std::fill(p.chain->d.begin(), p.chain->d.end(), 0.0f);
-    const auto multiply_as = p.shape.elem == Elem::e4m3 && m.options.reduced_fp8 ? multiply_reduced : multiply;
-    multiply_as(p.chain->d.data(), a.data(), b.data(), p.shape.n, static_cast<int>(k));
+    if (m.options.exact_sums)
+        multiply_exactly(p.chain->d.data(), a.data(), b.data(), p.shape.n, static_cast<int>(k), p.shape.elem);
+    else
+        multiply(p.chain->d.data(), a.data(), b.data(), p.shape.n, static_cast<int>(k));
     group.pending.pop_front();
     ++group.first;
     for (Thread* t : group.waiters) m.wake(*t);

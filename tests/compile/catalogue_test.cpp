@@ -80,12 +80,8 @@ std::optional<AttentionProblem> problem_of(const nlohmann::json& c) {
     return p;
 }
 
-TEST(Evidence, CoversWhatTheBenchRuns) {
-    const auto kernels = catalogue();
-    std::set<std::string> without;
-    for (const KernelInfo& k : kernels)
-        if (k.evidence.empty()) without.insert(k.name);
-    fmt::print("{} of {} kernels have no recorded GPU run\n", without.size(), kernels.size());
+// No case of the bench may be given to a kernel of `without`, unless evidence/unverified.md says why.
+void expect_unused(const std::set<std::string>& without, const std::string& what, const std::string& remedy) {
     const std::string excused = unverified();
     std::ifstream in(std::string(HOPFILL_SOURCE_DIR) + "/bench/grids.json");
     ASSERT_TRUE(in) << "bench/grids.json";
@@ -99,10 +95,34 @@ TEST(Evidence, CoversWhatTheBenchRuns) {
         if (!chosen) continue;
         ++cases;
         EXPECT_TRUE(!without.contains(chosen->kernel) || excused.find("`" + chosen->kernel + "`") != std::string::npos)
-            << "the planner picks " << chosen->kernel << ", of which no GPU run is recorded, for " << c.value("grid", "") << " "
-            << c.value("case", "") << ": run ./dev device-check --grid on a Hopper GPU, or list it in evidence/unverified.md with the reason";
+            << "the planner picks " << chosen->kernel << ", of which no " << what << " is recorded, for " << c.value("grid", "") << " "
+            << c.value("case", "") << ": run ./dev device-check " << remedy
+            << " on a Hopper GPU, or list it in evidence/unverified.md with the reason";
     }
     EXPECT_GT(cases, 0);
+}
+
+TEST(Evidence, CoversWhatTheBenchRuns) {
+    const auto kernels = catalogue();
+    std::set<std::string> without;
+    for (const KernelInfo& k : kernels)
+        if (k.evidence.empty()) without.insert(k.name);
+    fmt::print("{} of {} kernels have no recorded GPU run\n", without.size(), kernels.size());
+    expect_unused(without, "GPU run", "--grid");
+}
+
+// Outputs for small integers, which tests/emulated compares with the emulator's.
+TEST(Evidence, HasIntegersOfWhatTheBenchRuns) {
+    std::ifstream in(std::string(HOPFILL_SOURCE_DIR) + "/evidence/integers.json");
+    const auto record = nlohmann::json::parse(in, nullptr, false);
+    ASSERT_TRUE(record.is_object()) << "evidence/integers.json";
+    std::set<std::string> keys, without;
+    for (const auto& c : record.at("cases")) keys.insert(c.value("key", ""));
+    const auto kernels = catalogue();
+    for (const KernelInfo& k : kernels)
+        if (!keys.contains(k.key)) without.insert(k.name);
+    fmt::print("{} of {} kernels have no recorded GPU output for small integers\n", without.size(), kernels.size());
+    expect_unused(without, "output for small integers", "--fidelity");
 }
 
 }  // namespace

@@ -44,8 +44,11 @@ const std::vector<InstructionCase>& instruction_cases();
 // The instruction that a case is of.
 inline std::string instruction_of(const std::string& name) { return name.substr(0, name.find(' ')); }
 
-// Outputs one after the other, as the emulator computes them; a fault or a map that is refused is an error.
-Result<std::vector<u8>> emulate_case(const InstructionCase& c);
+// Outputs one after the other, as the emulator computes them, or refusal(); a map that cannot be encoded is an error. `fault` gets a fault's text.
+Result<std::vector<u8>> emulate_case(const InstructionCase& c, std::string* fault = nullptr);
+
+// What stands for the output of a case that is a fault: on a GPU, an error of the launch.
+std::vector<u8> refusal();
 
 // Parts of the table; each appends its cases.
 void add_wgmma_cases(std::vector<InstructionCase>& cases);

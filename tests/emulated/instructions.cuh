@@ -127,6 +127,40 @@ void tma_kernel(HOPFILL_GRID_CONSTANT const TmaParams p) {
     }
 }
 
+// The store alone, of bytes that threads wrote; `bytes` is what they write.
+template <i32 Threads = 128>
+HOPFILL_KERNEL(Threads)
+void tma_store_kernel(HOPFILL_GRID_CONSTANT const TmaParams p) {
+    u8* const box = sm90::shared_memory();
+    const u32 thread = sm90::thread_index();
+    for (i32 i = thread; i < p.box_bytes; i += Threads) sm90::store_shared(box + i, sm90::load_global(p.bytes + i));
+    sm90::fence_async_shared();
+    sm90::sync_block();
+    if (thread == 0) {
+        sm90::tma_store(&p.to, box, {p.put[0], p.put[1], p.put[2], p.put[3], p.put[4]});
+        sm90::tma_store_commit();
+        sm90::tma_store_wait<0>();
+    }
+}
+
+// The load alone.
+template <i32 Threads = 128>
+HOPFILL_KERNEL(Threads)
+void tma_load_kernel(HOPFILL_GRID_CONSTANT const TmaParams p) {
+    u8* const box = sm90::shared_memory();
+    u64* const bar = reinterpret_cast<u64*>(box + round_up(p.box_bytes, 1024));
+    const u32 thread = sm90::thread_index();
+    if (thread == 0) {
+        sm90::mbarrier_init(bar, 1);
+        sm90::fence_mbarrier_init();
+        sm90::mbarrier_arrive_expect_bytes(bar, p.box_bytes);
+        sm90::tma_load(box, &p.from, bar, {p.at[0], p.at[1], p.at[2], p.at[3], p.at[4]});
+    }
+    sm90::sync_block();
+    sm90::mbarrier_wait(bar, 0);
+    for (i32 i = thread; i < p.box_bytes; i += Threads) sm90::store_global(p.bytes + i, sm90::load_shared(box + i));
+}
+
 // stmatrix: lane l's four words, then the 4 x 128 bytes as they lie.
 struct MatrixParams {
     const u32* words;  // [32][4]

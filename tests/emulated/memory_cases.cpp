@@ -1,5 +1,6 @@
 // Cases of TMA, stmatrix, and scalar instructions.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <array>
 #include <cmath>
@@ -14,20 +15,35 @@ namespace {
 using Cases = std::vector<InstructionCase>;
 using Corner = std::array<i32, 5>;
 
-// A box in and out again; `shape` describes both tensors, of `bytes` bytes each.
+enum class Way { both, load, store };
+
+template <Way W>
+void run_tma(const void* p) {
+    const auto& params = *static_cast<const instructions::TmaParams*>(p);
+    if constexpr (W == Way::both)
+        instructions::tma_kernel<128>(params);
+    else if constexpr (W == Way::load)
+        instructions::tma_load_kernel<128>(params);
+    else
+        instructions::tma_store_kernel<128>(params);
+}
+
+// A box in, out again, or both; `shape` describes both tensors, of `bytes` bytes each.
+template <Way W = Way::both>
 void add_tma(Cases& cases, const std::string& what, TensorMapSpec shape, std::size_t bytes, const Corner& at, const Corner& put) {
     InstructionCase c;
-    c.name = fmt::format("tma {} {} swizzle {} box {} at {},{},{},{},{}", what, text_of(shape.elem), static_cast<int>(shape.swizzle),
-                         fmt::format("{}x{}x{}x{}x{}", shape.box[0], shape.box[1], shape.box[2], shape.box[3], shape.box[4]), at[0], at[1], at[2],
-                         at[3], at[4]);
-    c.kernel = "hopfill::instructions::tma_kernel<128>";
+    c.name = fmt::format("tma {} {} swizzle {} box {} at {}", what, text_of(shape.elem), static_cast<int>(shape.swizzle), fmt::join(shape.box, "x"),
+                         fmt::join(at, ","));
+    c.kernel = fmt::format("hopfill::instructions::tma{}_kernel<128>", W == Way::both ? "" : W == Way::load ? "_load" : "_store");
     std::size_t box = static_cast<std::size_t>(elem_bytes(shape.elem));
     for (std::uint32_t n : shape.box) box *= n;
     c.shared_bytes = round_up(static_cast<i32>(box), 1024) + 64;
-    std::vector<u8> from(bytes);
+    std::vector<u8> from(bytes), written(box, 0x7d);
     // No bytes that make NaNs of floats.
     for (std::size_t i = 0; i < bytes; ++i) from[i] = static_cast<u8>((i * 7 + i / 251) % 113 + 1);
-    c.buffers = {{"from", from}, {"to", std::vector<u8>(bytes, 0x7e), true}, {"bytes", std::vector<u8>(box, 0x7d), true}};
+    if (W == Way::store)
+        for (std::size_t i = 0; i < box; ++i) written[i] = static_cast<u8>((i * 5 + i / 241) % 109 + 1);
+    c.buffers = {{"from", from}, {"to", std::vector<u8>(bytes, 0x7e), W != Way::load}, {"bytes", written, W != Way::store}};
     c.params = [shape, at, put, box](const Place& place) -> Result<std::vector<u8>> {
         TensorMapSpec from_shape = shape, to_shape = shape;
         from_shape.base = place.buffers[0];
@@ -42,7 +58,7 @@ void add_tma(Cases& cases, const std::string& what, TensorMapSpec shape, std::si
         }
         return bytes_of(p);
     };
-    c.emulated = [](const void* p) { instructions::tma_kernel<128>(*static_cast<const instructions::TmaParams*>(p)); };
+    c.emulated = run_tma<W>;
     cases.push_back(std::move(c));
 }
 
@@ -82,12 +98,16 @@ void add_ragged(Cases& cases) {
     }
 }
 
-// Boxes that hang over each edge of a tensor of five dimensions.
+// Boxes that hang over each edge of a tensor of five dimensions, and coordinates that are no multiples of 16 bytes.
 void add_edges(Cases& cases) {
     const TensorMapSpec shape{Elem::f16, Swizzle::none, nullptr, {24, 3, 5, 2, 2}, {48, 144, 720, 1440}, {16, 2, 4, 2, 1}};
-    for (const Corner& at : {Corner{0, 0, 0, 0, 0}, Corner{-8, -1, -2, -1, -1}, Corner{16, 2, 3, 1, 1}, Corner{24, 0, 0, 0, 0}, Corner{8, 3, 0, 0, 0},
-                             Corner{-16, 0, 0, 0, 0}, Corner{8, 1, -1, 1, 2}, Corner{5, 1, 1, 0, 0}})
-        add_tma(cases, "edge", shape, 2880, at, at);
+    for (const Corner& at : {Corner{0, 0, 0, 0, 0}, Corner{16, 2, 3, 1, 1}, Corner{24, 0, 0, 0, 0}, Corner{8, 3, 0, 0, 0}, Corner{0, 0, 0, 0, 2},
+                             Corner{-8, 0, 0, 0, 0}, Corner{-16, 0, 0, 0, 0}, Corner{-1, 0, 0, 0, 0}, Corner{4, 0, 0, 0, 0}, Corner{5, 0, 0, 0, 0},
+                             Corner{0, -1, 0, 0, 0}, Corner{0, 0, -1, 0, 0}, Corner{0, 0, 0, -1, 0}, Corner{0, 0, 0, 0, -1},
+                             Corner{-8, -1, -2, -1, -1}, Corner{8, 1, -1, 1, 2}, Corner{0, -2, 0, 0, 0}}) {
+        add_tma<Way::load>(cases, "load", shape, 2880, at, at);
+        add_tma<Way::store>(cases, "store", shape, 2880, at, at);
+    }
 }
 
 void add_stmatrix(Cases& cases) {

@@ -36,6 +36,7 @@ void check(int schedules) {
         for (int seed = 0; seed < schedules; ++seed) {
             emulator::Options options;
             options.seed = static_cast<u64>(seed);
+            options.exact_sums = false;
             options.max_steps = 3'000'000;
             const testing::Outcome outcome = work.run(
                 options, [](const planner::LaunchSpec& spec, const emulator::Options& o) { return emulator::run_kernel(spec, kernel<Row>, o); });

@@ -5,7 +5,8 @@ that the oracle disagrees).
     tests/emulated/mutants.py [--build build] [--sample N --seed TEXT] [--schedules N] [--only TEXT]
 
 Every line of src/kernels (but sm90/) and of plan/geometry.h that matches a rule below is a site; each replacement of it is a mutant. Mutants that
-are provably the same program are listed in EQUIVALENT with the proof, printed, and not counted. The last line is `mutants caught: N/N`.
+are provably the same program are listed in EQUIVALENT with the proof, printed, run, and not counted unless a run refutes the proof. The last line is
+`mutants caught: N/N`.
 """
 
 import argparse
@@ -84,23 +85,29 @@ RULES = [
     ("row edge", r"if \(row( \+ 8)? < q_len\)", [lambda m: f"if (row{m[1] or ''} <= q_len)"], WRONG | {"global-out-of-bounds"}),
 ]
 
-# file, start of the line, rule, part of the mutated line; proof that the mutated program is the same.
+# Mutants that do what the program does, in every schedule, on every input: file, start of the line, rule, part of the mutated line; proof. Their
+# machine code differs, so each proof is an argument; a full run also looks for a schedule that refutes it.
 EQUIVALENT = [
     ("plan/geometry.h", "    if (c.mask == Mask::full)", "KV range", "tile_n), ceil_div(",
-     "a job's first block, its last in memory, is masked whatever this says; all others are whole"),
+     "`unmasked` is only compared with blocks n <= last - 1 (n >= unmasked), and both values are at least `last`: no comparison changes. The last"
+     " block, the only one that is not whole, is masked by first_block() without a look at it"),
     ("prefill/consumer.cuh", "            release(v);", "stage release removed", "",
-     "the last V of the last job: the producer has ended and waits for no slot, so nobody sees this arrival"),
+     "this arrival follows the warpgroup's last read of V, of the last block that was loaded. The producer waits for an empty slot only before a"
+     " load, so no wait is left that the arrival, or the ring's slot and phase, could matter to"),
     ("kernel.cuh", "            sm90::sync_warp();", "warp barrier removed", "",
-     "nothing that lane wrote is read by its warp before the block's barrier; begin() is executed converged, as elect_one and the shuffles demand"),
+     "it orders the elected lane's initialisation of barriers before what its warp does up to the block's barrier. Of the warp only the elected lane"
+     " touches barriers there, and elect.sync elects the same lane for the same mask (PTX ISA 9.7.13.15); elect.sync, shuffles and votes wait for"
+     " all lanes by themselves"),
     ("prefill/mainloop.cuh", "        sm90::sync_warp();", "warp barrier removed", "",
-     "job slots are used again four jobs later, behind a load of Q that waits for the release of the next job's Q, which a lane makes after the named"
-     " barriers of this job's epilogue: all lanes' reads are over by then, with or without this barrier"),
+     "slot j % 4 is written again by publish(j + 4), which the producer comes to after load_q(j + 3). That waits for every warp's release of the Q of"
+     " job j + 1 or j + 2 (two or one Q slots), which each leader lane makes after job j's epilogue, whose named barriers follow all lanes' reads of"
+     " slot j"),
     ("prefill/producer.cuh", "        jobs.wait_empty();", "mbarrier wait removed", "",
-     "the same load of Q, which comes before a slot is used again, orders all reads of the slot's last job before this write"),
-    ("producer.cuh", "            sm90::sync_warp();", "warp barrier removed", "",
-     "the lanes exchange nothing through memory, and the votes and shuffles that follow converge the warp themselves"),
+     "publish(j + 4) comes after load_q(j + 3), which waits for every warp's release of the Q of job j + 1 or later. A warp makes it after its"
+     " arrival for job j at job_empty, which follows all its reads of slot j, so this wait never waits and orders nothing more"),
     ("kernel.cuh", "        sm90::wait_for_previous_launch();", "launch dependency", "",
-     "a consumer touches global memory only after a job has come from the producer, which has waited"),
+     "griddepcontrol.wait makes the launch before visible to the whole grid (PTX ISA 9.7.13.13). The producer has waited before it publishes its"
+     " first job, and a consumer touches global memory only after it has acquired a job"),
 ]
 
 
@@ -218,17 +225,20 @@ def main():
         digest = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "little")
         mutants = random.Random(digest).sample(mutants, min(options.sample, len(mutants)))
         print(f"{len(mutants)} of {len(everything) - len(equivalent)} mutants, drawn by {seed}")
-    else:
-        for m in equivalent:
-            print(f"the same program  {m}\n    {m.equivalent()}")
 
     cxx = compiler(options.build)
     kind, text = run(None, options.build, options.schedules, cxx)
     if kind != "clean":
         print(f"the kernels as they are: {kind}\n{text}")
         return 1
-    caught = 0
+    caught = refuted = 0
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        proven = equivalent if options.sample is None and not options.only else []
+        for m, (kind, text) in zip(proven, pool.map(lambda m: run(m, options.build, options.schedules, cxx), proven), strict=True):
+            refuted += kind != "clean"
+            print(f"{'the same program' if kind == 'clean' else 'NOT THE SAME'}  {m}\n    {m.equivalent()}", flush=True)
+            if kind != "clean":
+                print(f"    but: {kind}: {text}")
         for m, (kind, text) in zip(mutants, pool.map(lambda m: run(m, options.build, options.schedules, cxx), mutants), strict=True):
             good = kind in m.kinds
             caught += good
@@ -236,8 +246,9 @@ def main():
             print(f"{'caught' if good else 'NOT CAUGHT'}  {m}\n    {kind}{': ' + first.removeprefix(kind + ': ') if first else ''}", flush=True)
             if not good:
                 print("    expected one of: " + ", ".join(sorted(m.kinds)))
-    print(f"mutants caught: {caught}/{len(mutants)}")
-    return 0 if caught == len(mutants) else 1
+    total = len(mutants) + refuted
+    print(f"mutants caught: {caught}/{total}")
+    return 0 if caught == total else 1
 
 
 if __name__ == "__main__":

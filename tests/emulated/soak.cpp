@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
             for (long i = problem * kPerProblem; i < (problem + 1) * kPerProblem && i < schedules; ++i) {
                 emulator::Options options;
                 options.seed = static_cast<std::uint64_t>(first + i);
+                options.exact_sums = i % kPerProblem == 0;
                 const testing::Outcome outcome = workload.run(options, emulator::run);
                 const std::lock_guard lock(mutex);
                 steps += outcome.steps;

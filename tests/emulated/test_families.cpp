@@ -13,7 +13,8 @@ class Kernels : public ::testing::TestWithParam<Case> {};
 TEST_P(Kernels, AreCleanAndRightUnderEverySchedule) {
     Workload work(GetParam(), 1);
     for (std::uint64_t seed = 0; seed < kSchedules; ++seed) {
-        const Outcome outcome = work.run({.seed = seed, .max_steps = 5'000'000}, emulator::run);
+        // One schedule to the tensor core's bits, the others quickly.
+        const Outcome outcome = work.run({.seed = seed, .exact_sums = seed == 0, .max_steps = 5'000'000}, emulator::run);
         ASSERT_EQ(outcome.kind, "clean") << work.kernel_name() << "\n" << outcome.text;
         ASSERT_GT(outcome.steps, 100u);
     }

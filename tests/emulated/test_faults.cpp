@@ -359,6 +359,32 @@ TEST(Mbarriers, LappedWaiter) {
     }
 }
 
+// The last block resets a counter that a lane of each block drew from, another one reporting for it: what the fence covers must be what it has seen.
+TEST(GlobalWords, ResetWhileOthersMayStillDraw) {
+    const auto run = [](bool converge, std::uint64_t seed) {
+        std::vector<u32> words(2);
+        const auto kernel = [&] {
+            const u32 lane = sm90::thread_index();
+            if (lane == 5) sm90::atomic_add(&words[0], 1u);
+            if (converge) sm90::sync_warp();
+            if (lane != 0) return;
+            sm90::fence_device();
+            if (sm90::atomic_add(&words[1], 1u) + 1 < sm90::grid_size()) return;
+            sm90::store_global(&words[0], 0u);
+            sm90::store_global(&words[1], 0u);
+        };
+        const Report r = emulator::emulate({3, 32, 0, 0, {buffer("words", words, true)}}, kernel, {.seed = seed});
+        if (converge) {
+            EXPECT_EQ(words, std::vector<u32>(2));
+        }
+        return kind_of(r);
+    };
+    for (std::uint64_t seed = 0; seed < 12; ++seed) {
+        EXPECT_EQ(run(true, seed), "clean");
+        EXPECT_EQ(run(false, seed), "race");
+    }
+}
+
 TEST(Deadlocks, SayWhoWaitsForWhat) {
     const auto kernel = [] {
         u64* bar = reinterpret_cast<u64*>(sm90::shared_memory());

@@ -63,8 +63,10 @@ TEST(Fidelity, InstructionsGiveWhatTheGpuGave) {
     for (const InstructionCase& c : instruction_cases()) {
         const auto image = kernels.find(c.kernel);
         ASSERT_NE(image, kernels.end()) << c.kernel << " is not compiled: build instructions.bin";
-        const auto output = emulate_case(c);
+        std::string fault;
+        const auto output = emulate_case(c, &fault);
         ASSERT_TRUE(output) << output.error().text();
+        SCOPED_TRACE(fault);
         if (!compare({c.name, image->second.key, *output}, gpu, count)) without.insert(c.name);
     }
     fmt::print("instructions: {}\n", text_of(count, gpu));

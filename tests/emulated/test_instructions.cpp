@@ -123,7 +123,7 @@ TEST(Wgmma, ReducedPrecisionOfE4m3) {
         instructions::WgmmaParams p{map_2d(a_bytes.data(), 128, 64, 128, 64, Swizzle::b128, Elem::e4m3),
                                     map_2d(b_bytes.data(), 128, 8, 128, 8, Swizzle::b128, Elem::e4m3), words.data(), d.data(), 0};
         const Launch launch{1, 128, instructions::wgmma_shared_bytes(C), 0, {buffer("a", a_bytes), buffer("b", b_bytes), buffer("d", d, true)}};
-        const Report r = emulator::emulate(launch, [&] { instructions::wgmma_kernel<C>(p); }, {.reduced_fp8 = reduced});
+        const Report r = emulator::emulate(launch, [&] { instructions::wgmma_kernel<C>(p); }, {.exact_sums = reduced});
         ASSERT_EQ(kind_of(r), "clean") << text_of(r);
         EXPECT_EQ(d[0], reduced ? 1.0f : 1.0f + 0x1p-14f);
     }

@@ -57,7 +57,7 @@ InstructionCase wgmma_case(const std::string& what, const Operands& values, bool
 
 using Cases = std::vector<InstructionCase>;
 
-// A quarter of small integers is zero times something: any layout mistake shows, no sum rounds.
+// No sum of small integers rounds, in any order.
 template <WgmmaCase C>
 void add_integers(Cases& cases) {
     const Operands values{small_integers(64 * C.width_a(), 1), small_integers(static_cast<std::size_t>(C.rows_b()) * C.width_b(), 2),
@@ -123,6 +123,16 @@ void add_sums(Cases& cases) {
     Operands through = zero;
     for (float& x : through.d) x = spread(random, -20, 20);
     cases.push_back(wgmma_case<C>("sums through", through, true));
+
+    // Zeros of either sign.
+    Operands zeros = zero;
+    for (std::size_t m = 0; m < 64; ++m) {
+        for (std::size_t k = 0; k < kWidthA; ++k) zeros.a[m * kWidthA + k] = m % 4 < 2 ? 0.0f : -0.0f;
+        for (std::size_t n = 0; n < kN; ++n) zeros.d[m * kN + n] = m % 2 == 0 ? 0.0f : -0.0f;
+    }
+    for (std::size_t n = 0; n < kN; ++n)
+        for (std::size_t k = 0; k < kWidthB; ++k) zeros.b[n * kWidthB + k] = n % 2 == 0 ? 1.0f : -1.0f;
+    cases.push_back(wgmma_case<C>("sums zeros", zeros, true));
 
     // Terms and accumulators of exponents that spread the more the further down the row.
     for (int round = 0; round < 3; ++round) {

@@ -10,14 +10,21 @@
 
 namespace hopfill::sm90 {
 
+// NaNs have one pattern on this hardware, whatever went in.
+HOPFILL_INLINE float canonical(float v) { return std::isnan(v) ? __builtin_bit_cast(float, emulator::kArithmeticNan) : v; }
 HOPFILL_INLINE float flush_denormal(float v) { return std::fabs(v) < 1.17549435e-38f ? std::copysign(0.0f, v) : v; }
 
-HOPFILL_INLINE float exp2_approx(float x, Site at = Site::current()) { return flush_denormal(std::exp2(flush_denormal(emulator::checked(x, at)))); }
-HOPFILL_INLINE float log2_approx(float x, Site at = Site::current()) { return std::log2(flush_denormal(emulator::checked(x, at))); }
-// As fmaxf: the number when one operand is a NaN.
-HOPFILL_INLINE float max_float(float a, float b, Site at = Site::current()) { return std::fmax(emulator::checked(a, at), emulator::checked(b, at)); }
+HOPFILL_INLINE float exp2_approx(float x, Site at = Site::current()) {
+    return canonical(flush_denormal(std::exp2(flush_denormal(emulator::checked(x, at)))));
+}
+HOPFILL_INLINE float log2_approx(float x, Site at = Site::current()) { return canonical(std::log2(flush_denormal(emulator::checked(x, at)))); }
+// As fmaxf: the number when one operand is a NaN. +0 is above -0.
+HOPFILL_INLINE float max_float(float a, float b, Site at = Site::current()) {
+    if (emulator::checked(a, at) == 0 && emulator::checked(b, at) == 0) return std::signbit(a) ? b : a;
+    return canonical(std::fmax(a, b));
+}
 HOPFILL_INLINE float fma_float(float a, float b, float c, Site at = Site::current()) {
-    return std::fma(emulator::checked(a, at), emulator::checked(b, at), emulator::checked(c, at));
+    return canonical(std::fma(emulator::checked(a, at), emulator::checked(b, at), emulator::checked(c, at)));
 }
 HOPFILL_INLINE u32 float_bits(float v, Site at = Site::current()) { return __builtin_bit_cast(u32, emulator::checked(v, at)); }
 HOPFILL_INLINE float bits_float(u32 v) { return __builtin_bit_cast(float, v); }
