@@ -14,7 +14,9 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "build" / "emulator_soak"
-LAST_LINE = re.compile(r"soak: (?P<schedules>\d+) schedules of (?P<kernels>\d+) kernels, (?P<faults>\d+) faults, (?P<steps>\d+) steps, (?P<seconds>\d+) s")
+LAST_LINE = re.compile(
+    r"soak: (?P<schedules>\d+) schedules of (?P<kernels>\d+) kernels, (?P<faults>\d+) faults, (?P<steps>\d+) steps, (?P<seconds>\d+) s"
+)
 
 
 def git(*words: str) -> str:
@@ -42,7 +44,7 @@ def main() -> int:
         record = {
             "commit": git("rev-parse", "HEAD"),
             "kernels_tree": git("rev-parse", "HEAD:src/kernels"),
-            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "first": options.first,
             **{name: int(value) for name, value in outcome.groupdict().items()},
         }
