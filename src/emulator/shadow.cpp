@@ -30,17 +30,22 @@ Conflict Shadow::access(u32 offset, u32 bytes, const Actor& actor, bool write) {
                     return {Conflict::on_barrier, granule + 8 * half, 0, 0};
             }
         }
-        const bool whole = at == granule && stop == granule + kGranule;
-        if (whole && cell.split < 0) {
-            if (Conflict c = access_cell(cell, granule, actor, write); c.kind != Conflict::none) return c;
-        } else {
-            if (cell.split < 0) split(cell);
-            Words& words = words_[static_cast<std::size_t>(cell.split)];
-            for (u32 w = (at - granule) / 4; w <= (stop - 1 - granule) / 4; ++w) {
-                if (Conflict c = access_cell(words.word[w], granule + 4 * w, actor, write); c.kind != Conflict::none) return c;
-            }
-        }
+        if (Conflict c = access_part(cell, granule, kGranule, at, stop, actor, write); c.kind != Conflict::none) return c;
         at = stop;
+    }
+    return {};
+}
+
+// Bytes [from, to) of the cell of [base, base + size).
+Conflict Shadow::access_part(Cell& cell, u32 base, u32 size, u32 from, u32 to, const Actor& actor, bool write) {
+    if (cell.split < 0 && from <= base && to >= base + size) return access_cell(cell, base, actor, write);
+    if (cell.split < 0) split(cell);
+    const u32 step = size / 4;
+    for (u32 i = 0; i < 4; ++i) {
+        const u32 part = base + i * step;
+        if (part >= to || part + step <= from) continue;
+        Cell& inner = parts_[static_cast<std::size_t>(cell.split)].part[i];
+        if (Conflict c = access_part(inner, part, step, from, to, actor, write); c.kind != Conflict::none) return c;
     }
     return {};
 }
@@ -107,8 +112,8 @@ void Shadow::add_read(Cell& cell, const Actor& actor) {
 }
 
 void Shadow::split(Cell& cell) {
-    Words words;
-    for (Cell& w : words.word) {
+    Parts parts;
+    for (Cell& w : parts.part) {
         w = cell;
         w.barriers = 0;
         if (cell.overflow >= 0) {
@@ -116,8 +121,8 @@ void Shadow::split(Cell& cell) {
             overflow_.push_back(overflow_[static_cast<std::size_t>(cell.overflow)]);
         }
     }
-    cell.split = static_cast<i32>(words_.size());
-    words_.push_back(words);
+    cell.split = static_cast<i32>(parts_.size());
+    parts_.push_back(parts);
 }
 
 void Shadow::set_barrier(u32 offset, bool present) {

@@ -1,8 +1,9 @@
 // Shadow of a block's shared memory: for each 16-byte granule, who wrote it last and who has read it since. Granules that are accessed in parts
-// are kept as four words.
+// are kept as four words, and words as four bytes.
 #pragma once
 
 #include <cstddef>
+#include <deque>
 #include <vector>
 
 #include "emulator/clock.h"
@@ -20,7 +21,7 @@ struct Actor {
 
 struct Conflict {
     enum Kind : u8 { none, uninitialised, unordered_write, unordered_read, unfenced, on_barrier } kind = none;
-    u32 offset = 0;   // of the granule or word
+    u32 offset = 0;   // of the granule, word or byte
     Agent agent = 0;  // of the earlier access
     u16 site = 0;
 };
@@ -51,22 +52,23 @@ private:
         bool generic_write = false;
         u8 barriers = 0;    // one bit for each half of the granule
         u8 reads = 0;       // entries of `read` in use
-        i32 split = -1;     // index of the four word cells, when the granule is kept in parts
+        i32 split = -1;     // index of the four parts' cells, when it is kept in parts
         i32 overflow = -1;  // index of further reads
         Read read[3];
     };
-    struct Words {
-        Cell word[4];
+    struct Parts {
+        Cell part[4];
     };
 
     Conflict access(u32 offset, u32 bytes, const Actor& actor, bool write);
+    Conflict access_part(Cell& cell, u32 base, u32 size, u32 from, u32 to, const Actor& actor, bool write);
     Conflict access_cell(Cell& cell, u32 offset, const Actor& actor, bool write);
     void add_read(Cell& cell, const Actor& actor);
     void split(Cell& cell);
 
     ClockLayout layout_;
     std::vector<Cell> cells_;
-    std::vector<Words> words_;
+    std::deque<Parts> parts_;  // cells stay where they are when it grows
     std::vector<std::vector<Read>> overflow_;
 };
 

@@ -33,6 +33,16 @@ void check_rows(const EncodedMap& m, const i32 (&c)[5], bool write, const char* 
     });
 }
 
+// What an H100 answers with an illegal instruction (evidence/instructions.json, 'tma load' and 'tma store').
+void check_coordinates(const EncodedMap& m, const i32 (&c)[5], bool store, const char* what, const Site& at) {
+    if (c[0] * elem_bytes(m.elem) % 16 != 0)
+        fail("coordinates", fmt::format("{} at column {}, which does not lie at a multiple of 16 bytes", what, c[0]), at);
+    for (u32 i = 0; i < 5 && store; ++i) {
+        if (c[i] < 0)
+            fail("coordinates", fmt::format("{} at coordinate {} in dimension {}: only loads may begin before a tensor", what, c[i], i), at);
+    }
+}
+
 }  // namespace
 
 void tma_prefetch_map(const TensorMap* map, Site at) { read_map(map, at); }
@@ -52,6 +62,7 @@ void tma_load(void* to, const TensorMap* map, u64* bar, const i32 (&c)[5], Site 
              at);
     const u32 bytes = m.box_bytes();
     const u32 offset = shared_offset(to, bytes, 128, "tma_load", at);
+    check_coordinates(m, c, false, "tma_load", at);
     check_rows(m, c, false, "tma_load", at);
     const Actor actor{t.clock.data(), b.agent, static_cast<i32>(b.phase) + 1, true, machine.site_index(at)};
     const Conflict conflict = block.shadow.write(offset, bytes, actor);
@@ -86,6 +97,7 @@ void tma_store(const TensorMap* map, const void* from, const i32 (&c)[5], Site a
     const EncodedMap m = read_map(map, at);
     const u32 bytes = m.box_bytes();
     const u32 offset = shared_offset(from, bytes, 128, "tma_store", at);
+    check_coordinates(m, c, true, "tma_store", at);
     check_rows(m, c, true, "tma_store", at);
     if (t.bulk_agent == 0) t.bulk_agent = block.new_agent(fmt::format("a tma_store of warp {} lane {}", t.warp->id, t.lane));
     if (t.bulk.empty() || t.bulk.back()->committed) t.bulk.push_back(std::make_shared<BulkGroup>());

@@ -44,12 +44,15 @@ enum Fault : int {
     too_many_registers,
     take_without_room,
     generic_race,
+    byte_race,
     lane_race,
     barrier_count,
     barrier_left,
     barrier_overwritten,
     uninitialised_barrier,
     misaligned_tma,
+    misaligned_column,
+    store_before_tensor,
     descriptor_reserved,
     early_access,
     fault_count,
@@ -94,7 +97,7 @@ void produce(const Params& p, const Plan& s) {
         if (F == shared_out_of_bounds_tma && t == 1) to = s.base + kShared - 1024 - 64;
         if (F == misaligned_tma && t == 1) to += 16;
         const i32 row = F == tensor_out_of_bounds && t == kTiles - 1 ? 64 * t + 1 : 64 * t;
-        sm90::tma_load(to, &p.x, s.full(slot), {0, row, 0, 0, 0});
+        sm90::tma_load(to, &p.x, s.full(slot), {F == misaligned_column && t == 1 ? 4 : 0, row, 0, 0, 0});
     }
     if (F == exit_with_load) {
         sm90::mbarrier_wait(s.empty(0), 1);
@@ -159,11 +162,16 @@ void consume(const Params& p, const Plan& s) {
         if (F != no_proxy_fence) sm90::fence_async_shared();
         if (F != no_barrier_before_store) sm90::named_barrier_sync(1, 128);
         if (thread == 0) {
-            sm90::tma_store(&p.y, s.out(), {0, 64 * t, 0, 0, 0});
+            sm90::tma_store(&p.y, s.out(), {0, F == store_before_tensor ? 64 * t - 8 : 64 * t, 0, 0, 0});
             sm90::tma_store_commit();
         }
     }
     if (F == generic_race) sm90::store_shared(s.scratch() + thread % 64, 1.0f);
+    // Neighbours write bytes of one word, each its own; then all the first.
+    if (F == sound || F == byte_race) {
+        u8* const bytes = reinterpret_cast<u8*>(s.scratch()) + 768;
+        sm90::store_shared(bytes + (F == sound ? thread : thread / 64 * 64), u8{1});
+    }
     if (F == lane_race) {
         sm90::store_shared(s.scratch() + thread, 1.0f);
         sm90::load_shared(s.scratch() + (thread ^ 1));
@@ -290,12 +298,15 @@ const Planted kPlanted[] = {
     {too_many_registers, "too_many_registers", {"registers"}},
     {take_without_room, "take_without_room", {"registers"}},
     {generic_race, "generic_race", {"race"}},
+    {byte_race, "byte_race", {"race"}},
     {lane_race, "lane_race", {"race", "uninitialised-read"}},
     {barrier_count, "barrier_count", {"barrier-count"}},
     {barrier_left, "barrier_left", {"barrier-unfinished"}},
     {barrier_overwritten, "barrier_overwritten", {"barrier-access"}},
     {uninitialised_barrier, "uninitialised_barrier", {"barrier-init"}},
     {misaligned_tma, "misaligned_tma", {"alignment"}},
+    {misaligned_column, "misaligned_column", {"coordinates"}},
+    {store_before_tensor, "store_before_tensor", {"coordinates"}},
     {descriptor_reserved, "descriptor_reserved", {"descriptor"}},
     {early_access, "early_access", {"dependency"}},
 };
