@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "plan/cost_model.h"
 #include "plan/geometry.h"
 #include "plan/kernel_table.h"
 #include "plan/launch.h"
@@ -131,34 +132,29 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
         return unsupported("q", fmt::format("{} tiles over all heads; below 2^31 are supported", plan.jobs));
     plan.heads_per_group = heads_per_group(c, p, device);
     plan.grid = static_cast<int>(std::min<std::int64_t>(plan.jobs, device.num_sms));
-    // At the tensor cores' sustained rate of about 4096 * 0.7 FLOP a clock and SM at 1.7 GHz, plus a launch.
-    const double pairs =
-        static_cast<double>(p.tokens_q) * static_cast<double>(p.max_seqlen_kv) * (p.causal ? 0.5 : 1.0) * static_cast<double>(p.heads);
-    plan.modelled_us = 3.0 + 4.0 * pairs * static_cast<double>(c.head_dim) / (4096 * 0.7 * 1.7e3 * device.num_sms);
+    plan.modelled_us = modelled_us(c, p, device);
     return plan;
 }
 
-namespace {
-
-// Kernels that compute the problem, the best first, by rules measured on an H100 (bench/results).
-bool better(const KernelConfig& a, const KernelConfig& b, const AttentionProblem& p, const DeviceInfo& device) {
-    if (a.family != b.family) {
-        // The short family gives each SM one job of 64 rows; past one wave the main family's larger tiles win.
-        const std::int64_t jobs = (p.packed ? p.tokens_q / 64 + p.batch : (p.max_seqlen_q + 63) / 64 * p.batch) * p.heads;
-        return (a.family == Family::prefill_short) == (jobs <= device.num_sms);
-    }
-    return (a.consumers > b.consumers) == (p.max_seqlen_kv >= (p.causal ? 2048 : 512));
-}
-
-}  // namespace
-
 Result<Plan> choose(const AttentionProblem& p, const DeviceInfo& device) {
     if (auto r = check(p, device); !r) return r.error();
+    // What is to be the same in every batch is chosen as for one sequence of the greatest length.
+    AttentionProblem judged = p;
+    if (p.batch_invariant) {
+        judged.batch = 1;
+        judged.tokens_q = p.max_seqlen_q;
+        judged.tokens_kv = p.max_seqlen_kv;
+    }
     const std::vector<KernelConfig>& table = kernel_table();
     int best = -1;
+    double least = 0;
     for (int i = 0; i < static_cast<int>(table.size()); ++i) {
         const KernelConfig& c = table[static_cast<std::size_t>(i)];
-        if (fits(c, p) && (best < 0 || better(c, table[static_cast<std::size_t>(best)], p, device))) best = i;
+        if (!fits(c, p)) continue;
+        const double us = modelled_us(c, judged, device);
+        if (best >= 0 && us >= least) continue;
+        best = i;
+        least = us;
     }
     if (best < 0) return unsupported("q", "no kernel computes this problem");
     return plan_variant(p, device, best);

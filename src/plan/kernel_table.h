@@ -7,7 +7,7 @@ namespace hopfill {
 
 enum class Layouts : u8 { dense, packed, both };
 
-// What may be chosen for a (head_dim class, mask); element type and layout multiply it. choose() in plan/choose.cpp says when.
+// What may be chosen for a (head_dim class, mask); element type and layout multiply it. plan/cost_model.cpp says when.
 struct TileRow {
     Family family;
     i32 head_dim;

@@ -1,0 +1,84 @@
+// A job takes job_us, and step_us for each of its KV blocks; a multiprocessor does its jobs one after the other; the whole takes no less time than
+// device memory needs to move q, k, v and o once. bench/fit_cost.py finds the numbers from bench/results.
+#include "plan/cost_model.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "plan/geometry.h"
+
+namespace hopfill::planner {
+namespace {
+
+constexpr double kLaunchUs = 2.34;
+constexpr double kBytesPerUs = 2.58e6;
+constexpr int kH100Multiprocessors = 132;
+
+struct TileCost {
+    Family family;
+    i32 head_dim;
+    i32 consumers;
+    double job_us;       // beyond its steps: the first Q K^T and softmax, the last P V, the store
+    double step_us;      // a KV block
+    double full_factor;  // of step_us, without a mask
+};
+
+constexpr TileCost kCosts[] = {
+    {Family::prefill_short, 64, 2, 1.20, 0.420, 0.970},  // interpolated
+    {Family::prefill_short, 128, 2, 1.48, 0.560, 0.970},
+    {Family::prefill, 64, 2, 0.57, 1.329, 0.970},
+    {Family::prefill, 64, 3, 1.06, 1.627, 0.960},
+    {Family::prefill, 96, 2, 0.84, 1.540, 0.970},  // interpolated
+    {Family::prefill, 128, 2, 1.11, 1.749, 0.969},
+    {Family::prefill, 192, 2, 3.00, 1.820, 0.980},  // interpolated
+    {Family::prefill, 256, 2, 4.94, 1.474, 0.992},
+};
+
+const TileCost* find_cost(const KernelConfig& c) {
+    const auto at = std::find_if(std::begin(kCosts), std::end(kCosts), [&](const TileCost& t) {
+        return t.family == c.family && t.head_dim == c.head_dim && t.consumers == c.consumers;
+    });
+    return at == std::end(kCosts) ? nullptr : at;
+}
+
+// Of two bounds of which neither is sharp near the other.
+double soft_max(double a, double b) {
+    const double large = std::max(a, b), small = std::min(a, b);
+    return large <= 0 ? 0 : large * std::pow(1 + std::pow(small / large, 8), 1.0 / 8);
+}
+
+}  // namespace
+
+double modelled_us(const KernelConfig& c, const AttentionProblem& p, const DeviceInfo& device) {
+    if (p.batch <= 0 || p.heads <= 0 || p.tokens_q <= 0 || device.num_sms <= 0) return 0;
+    const TileCost* cost = find_cost(c);
+    if (cost == nullptr) return 0;
+    const Geometry g = geometry(c);
+    const std::int64_t q_len = std::clamp<std::int64_t>((p.tokens_q + p.batch - 1) / p.batch, 1, std::max<std::int64_t>(1, p.max_seqlen_q));
+    const std::int64_t kv_len = std::min((p.tokens_kv + p.batch - 1) / p.batch, p.max_seqlen_kv);
+    const double step_us = cost->step_us * (p.causal ? 1 : cost->full_factor);
+    const std::int64_t tiles = (q_len + g.tile_m - 1) / g.tile_m;
+    // Tiles of a sequence: the shortest job, the longest, and all together. Beyond 4,096 tiles every so many stand for their neighbours.
+    double shortest = 0, longest = 0, all = 0;
+    const std::int64_t stride = 1 + tiles / 4096;
+    for (std::int64_t t = 0; t < tiles; t += stride) {
+        const KvRange range = kv_range(c, static_cast<i32>(t * g.tile_m), g.tile_m, static_cast<i32>(q_len), static_cast<i32>(kv_len));
+        const double us = cost->job_us + step_us * std::max(1, range.end);
+        shortest = t == 0 ? us : std::min(shortest, us);
+        longest = std::max(longest, us);
+        all += us * static_cast<double>(std::min(stride, tiles - t));
+    }
+    const double sequences = static_cast<double>(p.batch) * static_cast<double>(p.heads);
+    const double jobs = static_cast<double>(tiles) * sequences, sms = device.num_sms;
+    double compute = longest;
+    if (jobs > sms) {
+        // Jobs of one length come in waves. Of several, longest first: the last to end are short, and half of one is lost on average.
+        compute = p.causal ? std::max(longest, all * sequences / sms + shortest / 2) : std::ceil(jobs / sms) * longest;
+    }
+    const double bytes = static_cast<double>(p.head_dim) * (static_cast<double>(p.tokens_q * p.heads) * (elem_bytes(c.elem) + elem_bytes(c.out)) +
+                                                            2.0 * static_cast<double>(p.tokens_kv * p.kv_heads) * elem_bytes(c.elem));
+    const double bandwidth = kBytesPerUs * device.num_sms / kH100Multiprocessors;
+    return kLaunchUs + soft_max(compute, bytes / bandwidth);
+}
+
+}  // namespace hopfill::planner

@@ -1,0 +1,97 @@
+// The cost model against what was measured: bench/results holds the planner to it.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "plan/cost_model.h"
+#include "plan/launch.h"
+#include "problems.h"
+
+namespace hopfill::planner {
+namespace {
+
+using nlohmann::json;
+
+// Rows of dense BF16 problems that Hopfill ran on an H100.
+std::vector<json> measured() {
+    std::ifstream file(HOPFILL_BENCH_RESULTS "/h100-80gb-hbm3.jsonl");
+    EXPECT_TRUE(file) << "no results of an H100 in " HOPFILL_BENCH_RESULTS;
+    std::vector<json> rows;
+    for (std::string line; std::getline(file, line);) {
+        json row = json::parse(line);
+        const std::string grid = row["grid"];
+        if (row["impl"] == "hopfill" && row["dtype"] == "bf16" && (grid == "headline" || grid == "throughput") && row["us"].is_number())
+            rows.push_back(std::move(row));
+    }
+    return rows;
+}
+
+AttentionProblem problem_of(const json& row) {
+    AttentionProblem p = testing::problem(row["batch"], row["tokens_q"].get<std::int64_t>() / row["batch"].get<std::int64_t>(), row["head_dim_qk"],
+                                          row["causal"], row["heads"]);
+    p.kv_heads = row["kv_heads"];
+    testing::fill_strides(p);
+    return p;
+}
+
+TEST(CostModel, IsWithinTenPercentOfEveryMeasurement) {
+    const std::vector<json> rows = measured();
+    ASSERT_GE(rows.size(), 80U);
+    std::map<std::string, int> variants;
+    for (int i = 0; i < static_cast<int>(kernel_table().size()); ++i) variants[kernel_name(kernel_table()[static_cast<std::size_t>(i)])] = i;
+    for (const json& row : rows) {
+        const auto at = variants.find(row["kernel"]);
+        ASSERT_NE(at, variants.end()) << row["kernel"] << ": the results are of another table";
+        const Result<Plan> plan = plan_variant(problem_of(row), DeviceInfo{}, at->second);
+        ASSERT_TRUE(plan) << row["case"];
+        EXPECT_NEAR(plan->modelled_us / row["us"].get<double>(), 1.0, 0.1) << row["case"] << " with " << row["kernel"];
+    }
+}
+
+TEST(CostModel, ChoosesWhatWasMeasuredToBeBest) {
+    for (const json& row : measured()) {
+        const Result<Plan> plan = choose(problem_of(row), DeviceInfo{});
+        ASSERT_TRUE(plan) << row["case"];
+        EXPECT_EQ(plan->kernel, row["kernel"].get<std::string>()) << row["case"];
+    }
+}
+
+// 16 x 1024 causal at hd64 on an H100: 307 TFLOP/s with tiles of 128 rows, 279 with 192; three 64-row tiles an SM at 1 x 512: no gain.
+TEST(CostModel, KnowsTheAlternativesThatWereSlower) {
+    const auto us = [](const AttentionProblem& p, Family family, i32 consumers) {
+        for (const KernelConfig& c : kernel_table())
+            if (c.family == family && c.consumers == consumers && c.head_dim == p.head_dim && c.elem == Elem::bf16 && !c.packed &&
+                (c.mask == Mask::causal) == p.causal)
+                return modelled_us(c, p, DeviceInfo{});
+        ADD_FAILURE() << "no such kernel";
+        return 0.0;
+    };
+    const AttentionProblem hd64 = testing::problem(16, 1024, 64);
+    EXPECT_NEAR(us(hd64, Family::prefill, 3) / us(hd64, Family::prefill, 2), 307.0 / 279.0, 0.1);
+    const AttentionProblem short512 = testing::problem(1, 512, 128);
+    EXPECT_GT(us(short512, Family::prefill_short, 2), us(short512, Family::prefill, 2));
+}
+
+TEST(CostModel, GrowsWithWorkAndShrinksWithMultiprocessors) {
+    DeviceInfo h20;
+    h20.num_sms = 78;
+    for (const KernelConfig& c : kernel_table()) {
+        if (c.packed) continue;
+        for (std::int64_t seq : {1, 100, 512, 3000, 100000}) {
+            const AttentionProblem p = testing::problem(2, seq, c.head_dim, c.mask == Mask::causal, 8);
+            AttentionProblem more = p;
+            more.batch = 40;
+            more.tokens_q = more.tokens_kv = 40 * seq;
+            EXPECT_GT(modelled_us(c, p, DeviceInfo{}), 0) << kernel_name(c);
+            EXPECT_GT(modelled_us(c, more, DeviceInfo{}), modelled_us(c, p, DeviceInfo{})) << kernel_name(c) << " " << seq;
+            EXPECT_GT(modelled_us(c, more, h20), modelled_us(c, more, DeviceInfo{})) << kernel_name(c) << " " << seq;
+        }
+    }
+    EXPECT_EQ(modelled_us(kernel_table()[0], AttentionProblem{}, DeviceInfo{}), 0);
+}
+
+}  // namespace
+}  // namespace hopfill::planner
