@@ -18,7 +18,7 @@ TEST(Choose, EveryHeadDimensionTypeMaskAndLayoutHasAKernel) {
             for (const bool causal : {false, true}) {
                 for (const bool ragged : {false, true}) {
                     AttentionProblem p = problem(3, 777, dim, causal);
-                    p.dtype = p.out_dtype = dtype;
+                    p.dtype = p.kv_dtype = p.out_dtype = dtype;
                     if (ragged) p = packed(p);
                     const Result<Plan> plan = planner::choose(p, {});
                     ASSERT_TRUE(plan) << plan.error().text();
