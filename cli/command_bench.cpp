@@ -19,6 +19,7 @@ struct Arguments {
     std::string grid = "headline", grids_file, run_id;
     std::optional<DType> dtype;
     int rounds = 5;
+    std::int64_t error_rows = 16;
     std::uint64_t seed = 1;
 };
 
@@ -83,6 +84,7 @@ Result<std::vector<BenchCase>> read_grids(const Arguments& a, DType dtype) {
 struct Measured {
     Plan plan;
     Timing timing;
+    check::RowErrors errors;
 };
 
 Result<Measured> measure(const BenchCase& c, Backend backend, const Arguments& a) {
@@ -92,7 +94,10 @@ Result<Measured> measure(const BenchCase& c, Backend backend, const Arguments& a
     if (!made) return made.error();
     Result<Timing> timing = time(*made, workload->tensors(), a.rounds);
     if (!timing) return timing.error();
-    return Measured{*made, *timing};
+    // Of the last of the timed launches.
+    Result<check::RowErrors> errors = workload->errors(a.error_rows);
+    if (!errors) return errors.error();
+    return Measured{*made, *timing, *errors};
 }
 
 json row_of(const BenchCase& c, const Result<Measured>& measured, const std::map<std::string, std::string>& keys) {
@@ -130,6 +135,10 @@ json row_of(const BenchCase& c, const Result<Measured>& measured, const std::map
     row["us_spread"] = measured->timing.us_spread;
     row["host_us"] = measured->timing.host_us;
     row["tflops"] = s.flops() / measured->timing.us / 1e6;
+    if (measured->errors.rows > 0) {
+        row["rms_err"] = measured->errors.rms;
+        row["max_err"] = measured->errors.max;
+    }
     return row;
 }
 
@@ -171,6 +180,9 @@ void add_bench(CLI::App& app, Status& status) {
     command->add_option("--grid", a->grid, "The cases of one grid, or \"all\"")->capture_default_str();
     add_dtype_option(*command, "--dtype", a->dtype, "Type of the tensors (default bf16)");
     command->add_option("--rounds", a->rounds, "Measurements, of which the median counts")->capture_default_str()->check(CLI::PositiveNumber);
+    command->add_option("--error-rows", a->error_rows, "Rows of o compared with float64 in each case; 0: none, and no errors in the output")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber);
     command->add_option("--seed", a->seed, "Of the tensors")->capture_default_str();
     command->add_option("--run", a->run_id, "Name of the run in its rows (default: date and backend)");
     command->callback([a, &status] { status = run_bench(*a); });

@@ -80,6 +80,20 @@ Result<Workload> Workload::make(const Shape& shape, Backend backend, std::uint64
     return w;
 }
 
+Result<check::RowErrors> Workload::errors(std::int64_t rows) const {
+    AttentionTensors host = tensors_;
+    std::vector<std::vector<std::byte>> copies;
+    for (TensorView* view : {&host.q, &host.k, &host.v, &host.o, &host.cu_seqlens_q, &host.cu_seqlens_k}) {
+        if (!view->present() || view->device.kind == Device::Kind::cpu) continue;
+        const auto memory = std::find_if(memory_.begin(), memory_.end(), [&](const Buffer& b) { return b.data() == view->data; });
+        copies.emplace_back(memory->size());
+        if (auto copied = memory->download(copies.back()); !copied) return copied.error();
+        view->data = copies.back().data();
+        view->device = {};
+    }
+    return check::sampled_errors(problem_, host, rows);
+}
+
 Result<Plan> plan_for(const Workload& workload, Backend backend) {
     if (backend != Backend::sm90) return plan(workload.problem(), DeviceInfo{}, backend);
     Result<DeviceInfo> gpu = current_device();

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "buffer.h"
+#include "hopfill/check.h"
 #include "hopfill/hopfill.h"
 
 namespace hopfill::cli {
@@ -29,6 +30,8 @@ public:
 
     [[nodiscard]] const AttentionProblem& problem() const { return problem_; }
     [[nodiscard]] const AttentionTensors& tensors() const { return tensors_; }
+    // Of o as it is now, against float64, over some rows. Errors: those of copying, and of what is no number.
+    [[nodiscard]] Result<check::RowErrors> errors(std::int64_t rows) const;
 
 private:
     std::vector<Buffer> memory_;

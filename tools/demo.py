@@ -1,5 +1,6 @@
 """Draws `hopfill demo --json`: a progress bar while it works, then a table, and a picture of the times in out/demo.png."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -17,11 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "out" / "demo.png"
 
 
-def collect(console: Console) -> tuple[list[dict], int]:
+def collect(console: Console, binary: Path) -> tuple[list[dict], int]:
     """The rows that the command prints, and its exit status."""
     rows: list[dict] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    command = [ROOT / "build" / "hopfill", "demo", "--json"]
+    command = [binary, "demo", "--json"]
     with Progress(*columns, console=console) as progress, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         task = progress.add_task("starting", total=None)
         for line in process.stdout:
@@ -69,8 +70,10 @@ def draw(rows: list[dict]) -> None:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--binary", type=Path, default=ROOT / "build" / "hopfill", help="the command to run")
     console = Console()
-    rows, status = collect(console)
+    rows, status = collect(console, parser.parse_args().binary)
     if rows:
         console.print(table_of(rows))
         for row in rows:

@@ -154,6 +154,15 @@ Result<Summary> run(const Options& options, Target& target, const Progress& prog
 /// Runs the given cases.
 Summary run(const std::vector<Case>& cases, Target& target, const RunOptions& options = {}, const Progress& progress = {});
 
+/// Errors of rows of o against float64.
+struct RowErrors {
+    double rms = 0, max = 0;
+    std::int64_t rows = 0;
+};
+/// Errors over `rows` seeded rows of o, the last one among them, for problems that are too large to be judged wholly. The tensors lie on the host,
+/// and o is computed. Errors: internal when an element of these rows is NaN or infinite and the oracle's is not, invalid_argument for negative rows.
+Result<RowErrors> sampled_errors(const AttentionProblem& problem, const AttentionTensors& tensors, std::int64_t rows, std::uint64_t seed = 1);
+
 /// The shell command that repeats case `index` of `options`.
 std::string repeat_command(const Options& options, std::int64_t index);
 /// The shell command that repeats a case that came from no seed.

@@ -110,6 +110,9 @@ def test_bench_rows(tmp_path: Path) -> None:
     assert row["us"] > 0
     assert row["impl"] == "hopfill-cpu"
     assert row["tflops"] == pytest.approx(4 * 2 * 2 * 32 * 32 * 64 / 2 / row["us"] / 1e6)
+    assert 0 < row["rms_err"] < row["max_err"] < 2e-2
+    (row,) = map(json.loads, hopfill("bench", "--backend", "cpu", "--grids", path, "--rounds", 1, "--error-rows", 0).stdout.splitlines())
+    assert (row["rms_err"], row["max_err"]) == (None, None)
 
 
 def test_no_gpu_is_said() -> None:
