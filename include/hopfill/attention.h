@@ -146,7 +146,7 @@ Result<AttentionProblem> describe(const AttentionTensors& tensors, const Attenti
 Result<Plan> plan(const AttentionProblem& problem, const DeviceInfo& device, Backend backend = Backend::automatic);
 
 /// Launches a plan. On sm90 it is asynchronous on `stream`, copies nothing to the host, and may be captured in a CUDA graph
-/// (once the kernel is loaded: a first call, or load()). Pointers must agree with the planned problem.
+/// (once the kernel is loaded: a first call, or load()). Pointers must agree with the planned problem, and q's device be current.
 /// Packed lengths are on the device and are not checked there; host backends check cu_seqlens and refuse bad ones.
 /// o and lse must not overlap the inputs. A NaN or infinity in v reaches every row of its own sequence's query tile, rows whose causal mask hides
 /// it among them, and never another sequence.

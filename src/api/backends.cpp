@@ -93,7 +93,12 @@ Result<void> check_device(const Plan& plan, const AttentionTensors& tensors) {
     const bool on_gpu = tensors.q.device.kind == Device::Kind::cuda;
     if (plan.backend == Backend::sm90 && !on_gpu) return invalid("q", "is on the host; the sm90 backend reads tensors on a GPU");
     if (plan.backend != Backend::sm90 && on_gpu) return invalid("q", "is on a GPU; the {} backend reads tensors on the host", name_of(plan.backend));
-    return {};
+    if (!on_gpu) return {};
+    const Result<int> current = cuda::current_ordinal();
+    if (!current) return current.error();
+    if (*current == tensors.q.device.index) return {};
+    return invalid("q", "is on CUDA device {0} and the current context is of device {1}; make device {0} current first", tensors.q.device.index,
+                   *current);
 }
 
 Result<std::uint64_t> dispatch_emulated(const Plan& plan, const AttentionTensors& tensors, std::uint64_t seed) {

@@ -12,6 +12,8 @@ constexpr std::int64_t kMaxExtent = std::int64_t{1} << 60;  // elements from a t
 
 std::string place(const char* name, const char* field, std::size_t i) { return fmt::format("{}.{}[{}]", name, field, i); }
 
+std::string text_of(const Device& device) { return device.kind == Device::Kind::cpu ? "the host" : fmt::format("CUDA device {}", device.index); }
+
 }  // namespace
 
 Result<void> check_view(const char* name, const TensorView& view, int rank, const Device& device) {
@@ -28,7 +30,8 @@ Result<void> check_view(const char* name, const TensorView& view, int rank, cons
         if (view.shape[i] > 1) extent += static_cast<__int128>(view.shape[i] - 1) * view.strides[i];
         if (extent > kMaxExtent || elements > kMaxExtent) return invalid(name, "of shape {} spans more than 2^60 elements", shape_text(view));
     }
-    if (!(view.device == device)) return invalid(name, "is on another device than q; all tensors must be on one");
+    if (!(view.device == device))
+        return invalid(name, "is on {} and q on {}; all tensors must be on one device", text_of(view.device), text_of(device));
     if (elements == 0) return {};
     if (view.data == nullptr) return invalid(name, "has shape {} and no data (null pointer)", shape_text(view));
     if (reinterpret_cast<std::uintptr_t>(view.data) % static_cast<std::uintptr_t>(size_of(view.dtype)) != 0) {

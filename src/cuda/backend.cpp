@@ -54,13 +54,20 @@ Result<DeviceInfo> device(int ordinal) {
     return info;
 }
 
-Result<DeviceInfo> current_device() {
+Result<int> current_ordinal() {
     const auto cu = driver();
     if (!cu) return cu.error();
-    if (auto context = current_context(**cu); !context) return context.error();
     CUdevice ordinal = 0;
+    if ((*cu)->cuCtxGetDevice(&ordinal) == 0) return ordinal;
+    if (auto context = current_context(**cu); !context) return context.error();
     if (auto r = (*cu)->check((*cu)->cuCtxGetDevice(&ordinal), "cuCtxGetDevice"); !r) return r.error();
-    return device(ordinal);
+    return ordinal;
+}
+
+Result<DeviceInfo> current_device() {
+    const auto ordinal = current_ordinal();
+    if (!ordinal) return ordinal.error();
+    return device(*ordinal);
 }
 
 Versions versions() {

@@ -11,6 +11,8 @@ namespace hopfill::cuda {
 
 // The device of the current context (the primary context of device 0 is retained when there is none). Errors: unavailable.
 Result<DeviceInfo> current_device();
+// The ordinal of the current context's device: one driver call where there is a context. Errors: unavailable.
+Result<int> current_ordinal();
 // The DeviceInfo of a CUDA ordinal, cached. Errors: unavailable.
 Result<DeviceInfo> device(int ordinal);
 

@@ -153,7 +153,7 @@ TEST(Describe, RefusesDenseTensorsThatDoNotAgree) {
          "lse", "overlaps o"},
         {"negative extent", [](auto& t, auto&) { t.q.shape[1] = -1; }, "q.shape[1]", "is -1"},
         {"overflow", [](auto& t, auto&) { t.q.strides[0] = std::int64_t{1} << 62; }, "q", "2^60"},
-        {"devices", [](auto& t, auto&) { t.v.device.kind = Device::Kind::cuda; }, "v", "another device"},
+        {"devices", [](auto& t, auto&) { t.v.device = {Device::Kind::cuda, 3}; }, "v", "is on CUDA device 3 and q on the host"},
         {"lse dtype",
          [](auto& t, auto&) {
              t.lse = t.add(DType::f16, {2, 4, 5});

@@ -22,8 +22,9 @@ struct Computed {
     AttentionProblem problem;
 
     Computed() {
+        // f16 below 2
         auto fill = [n = std::uint32_t{1}](std::vector<std::uint16_t>& x, std::size_t size) mutable {
-            for (std::size_t i = 0; i < size; ++i) x.push_back(static_cast<std::uint16_t>((n = n * 1664525 + 1013904223) >> 18 & 0x3fff));  // f16 below 2
+            for (std::size_t i = 0; i < size; ++i) x.push_back(static_cast<std::uint16_t>((n = n * 1664525 + 1013904223) >> 18 & 0x3fff));
         };
         fill(q, 10 * 4 * 64);
         fill(k, 20 * 2 * 64);

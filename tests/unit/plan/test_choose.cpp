@@ -106,6 +106,12 @@ TEST(Choose, RefusesWhatNoKernelComputes) {
     refuse([](auto& p, auto&) { p.k.seq += 4; }, "k.strides[seq]", "multiple of 8");
     refuse([](auto& p, auto&) { p.v.head = 0; }, "v.strides[heads]", "positive");
     refuse([](auto& p, auto&) { p.o.batch = std::int64_t{1} << 38; }, "o.strides[batch]", "2^38");
+    refuse(
+        [](auto& p, auto&) {
+            p = packed(p);
+            p.k.seq = std::int64_t{1} << 34;
+        },
+        "k.strides[seq]", "2^34");
     refuse([](auto& p, auto&) { p.scale = -1; }, "scale", "-1");
     refuse([](auto&, auto& d) { d.sm_major = 10; }, "device", "9.0");
     refuse([](auto&, auto& d) { d.num_sms = 0; }, "device", "multiprocessors");

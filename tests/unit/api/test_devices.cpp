@@ -1,0 +1,90 @@
+// Tensors and contexts of several GPUs, with a driver that only answers (fake_driver.cpp).
+#include <dlfcn.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tensors.h"
+
+namespace hopfill {
+namespace {
+
+using testing::dense;
+using ::testing::HasSubstr;
+using testing::Tensors;
+
+int& fake(const char* name) {
+    void* library = dlopen("libcuda.so.1", RTLD_NOW);
+    auto* found = library == nullptr ? nullptr : static_cast<int*>(dlsym(library, name));
+    if (found == nullptr) throw std::runtime_error("libcuda.so.1 is not the tests' own");
+    return *found;
+}
+
+class Devices : public ::testing::Test {
+protected:
+    // Tensors of that device.
+    static Tensors on(int index) {
+        Tensors t = dense();
+        for (TensorView* view : {&t.q, &t.k, &t.v, &t.o}) view->device = {Device::Kind::cuda, index};
+        return t;
+    }
+    void SetUp() override { current() = launches() = 0; }
+    int& current() { return fake("fake_current"); }
+    int& launches() { return fake("fake_launches"); }
+    void expect_refused(const Result<void>& done, const char* text) {
+        ASSERT_FALSE(done);
+        EXPECT_EQ(done.error().code, Code::invalid_argument);
+        EXPECT_EQ(done.error().argument, "q");
+        EXPECT_THAT(done.error().message, HasSubstr(text));
+        EXPECT_EQ(launches(), 0);
+    }
+};
+
+TEST_F(Devices, TheCurrentOneComputes) {
+    for (const int index : {0, 1}) {
+        current() = index;
+        const Result<void> done = attention(on(index));
+        ASSERT_TRUE(done) << done.error().text();
+        EXPECT_EQ(launches(), index + 1);
+    }
+    const Result<DeviceInfo> device = current_device();
+    ASSERT_TRUE(device);
+    EXPECT_EQ(device->sm_major, 9);
+}
+
+TEST_F(Devices, AnotherThanTheCurrentOneIsRefused) {
+    expect_refused(attention(on(1)), "is on CUDA device 1 and the current context is of device 0");
+    current() = 1;
+    expect_refused(attention(on(0)), "is on CUDA device 0 and the current context is of device 1");
+    const Tensors t = on(0);
+    const Result<Plan> made = plan(*describe(t, {}), {}, Backend::sm90);
+    ASSERT_TRUE(made);
+    expect_refused(run(*made, t), "device 0 current first");
+}
+
+TEST_F(Devices, WithoutAContextTheFirstIsMadeCurrent) {
+    current() = -1;
+    EXPECT_TRUE(attention(on(0)));
+    EXPECT_EQ(current(), 0);
+    EXPECT_EQ(launches(), 1);
+    launches() = 0;
+    current() = -1;
+    expect_refused(attention(on(1)), "is on CUDA device 1");
+}
+
+TEST_F(Devices, OneThatDoesNotExistIsRefused) {
+    const Result<void> done = attention(on(2));
+    ASSERT_FALSE(done);
+    EXPECT_THAT(done.error().text(), HasSubstr("CUDA device 2 does not exist; there are 2"));
+}
+
+TEST_F(Devices, TensorsOfTwoAreRefused) {
+    Tensors t = on(0);
+    t.k.device.index = 1;
+    const Result<void> done = attention(t);
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error().argument, "k");
+    EXPECT_THAT(done.error().message, HasSubstr("is on CUDA device 1 and q on CUDA device 0"));
+}
+
+}  // namespace
+}  // namespace hopfill
