@@ -62,6 +62,7 @@ struct WgmmaShape {
     Elem elem;
     bool b_mn_major;
     bool accumulate;
+    i32 scale_a = 1, scale_b = 1;  // or -1
     bool operator==(const WgmmaShape&) const = default;
 };
 void wgmma_fence(Site at);

@@ -127,6 +127,8 @@ void execute(Block& block, Warpgroup& group) {
             for (u32 i = 0; i < per_chunk; ++i) b[(part * per_chunk + i) * n + row] = element(p.shape.elem, from + i * bytes);
         }
     });
+    for (float& v : a) v *= static_cast<float>(p.shape.scale_a);
+    for (float& v : b) v *= static_cast<float>(p.shape.scale_b);
     if (!p.shape.accumulate) std::fill(p.chain->d.begin(), p.chain->d.end(), 0.0f);
     if (m.options.exact_sums)
         multiply_exactly(p.chain->d.data(), a.data(), b.data(), p.shape.n, static_cast<int>(k), p.shape.elem);

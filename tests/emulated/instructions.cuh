@@ -20,6 +20,7 @@ struct WgmmaCase {
     bool b_mn_major;
     bool a_in_registers;
     i32 span_a, span_b;
+    i32 scale_a = 1, scale_b = 1;
     // Products along K in one swizzle span (K-major); MN-major operands here are one instruction deep.
     constexpr i32 steps() const { return b_mn_major || span_b < 64 || span_a < 64 ? 1 : (span_a < span_b ? span_a : span_b) / 32; }
     constexpr i32 k() const { return 32 / elem_bytes(elem) * steps(); }
@@ -82,9 +83,9 @@ void wgmma_kernel(HOPFILL_GRID_CONSTANT const WgmmaParams p) {
         constexpr sm90::Major kMajor = C.b_mn_major ? sm90::Major::mn : sm90::Major::k;
         const bool accumulate = k != 0 || p.accumulate != 0;
         if constexpr (C.a_in_registers)
-            sm90::wgmma_rs<C.n, C.elem, kMajor>(d, words[k], db + 2 * k, accumulate);
+            sm90::wgmma_rs<C.n, C.elem, kMajor, C.scale_a, C.scale_b>(d, words[k], db + 2 * k, accumulate);
         else
-            sm90::wgmma_ss<C.n, C.elem, kMajor>(d, da + 2 * k, db + 2 * k, accumulate);
+            sm90::wgmma_ss<C.n, C.elem, kMajor, C.scale_a, C.scale_b>(d, da + 2 * k, db + 2 * k, accumulate);
     }
     sm90::wgmma_commit();
     sm90::wgmma_wait<0>();

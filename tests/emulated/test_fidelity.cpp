@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -31,11 +32,13 @@ bool excused(const std::string& name) {
 
 struct Count {
     int agree = 0, missing = 0, stale = 0;
+    std::set<std::string> seen;
 };
 
 // Whether the record has this output of this machine code; then it must be the emulator's.
 bool compare(const Observation& emulated, const Record& gpu, Count& count) {
     const auto entry = gpu.cases.find(emulated.name);
+    count.seen.insert(emulated.name);
     if (entry == gpu.cases.end()) {
         ++count.missing;
         return false;
@@ -51,8 +54,9 @@ bool compare(const Observation& emulated, const Record& gpu, Count& count) {
 }
 
 std::string text_of(const Count& c, const Record& gpu) {
-    return fmt::format("{} outputs as on {} ({}); {} that no GPU has computed yet, {} stale: of other machine code", c.agree,
-                       gpu.gpu.empty() ? "no GPU" : gpu.gpu, gpu.date, c.missing, c.stale);
+    const auto unasked = std::ranges::count_if(gpu.cases, [&](const auto& entry) { return !c.seen.contains(entry.first); });
+    return fmt::format("{} outputs as on {} ({}); {} that no GPU has computed yet, {} stale: of other machine code; {} kept of cases that are gone",
+                       c.agree, gpu.gpu.empty() ? "no GPU" : gpu.gpu, gpu.date, c.missing, c.stale, unasked);
 }
 
 TEST(Fidelity, InstructionsGiveWhatTheGpuGave) {

@@ -73,7 +73,8 @@ void check_wgmma() {
             for (std::size_t i = 0; i < kN / 2; ++i) {
                 const std::size_t at = place(t, i), m = at / kN, n = at % kN;
                 float want = accumulate ? start[at] : 0;
-                for (std::size_t k = 0; k < kK; ++k) want += a[m * kWidthA + k] * (C.b_mn_major ? b[k * kWidthB + n] : b[n * kWidthB + k]);
+                for (std::size_t k = 0; k < kK; ++k)
+                    want += static_cast<float>(C.scale_a * C.scale_b) * a[m * kWidthA + k] * (C.b_mn_major ? b[k * kWidthB + n] : b[n * kWidthB + k]);
                 ASSERT_EQ(d[t * kN / 2 + i], want) << "row " << m << " column " << n;
             }
     }
@@ -96,6 +97,12 @@ void check_mn_major(std::integer_sequence<i32, N...>) {
     (check_wgmma<WgmmaCase{N, Elem::f16, true, false, 128, 128}>(), ...);
 }
 TEST(Wgmma, TransposedB) { check_mn_major(std::integer_sequence<i32, 64, 96, 128, 192, 256>()); }
+
+TEST(Wgmma, NegatedOperands) {
+    check_wgmma<WgmmaCase{64, Elem::bf16, false, false, 128, 128, -1, 1}>();
+    check_wgmma<WgmmaCase{64, Elem::f16, true, true, 128, 128, 1, -1}>();
+    check_wgmma<WgmmaCase{64, Elem::e4m3, false, true, 128, 128, -1, -1}>();
+}
 
 TEST(Wgmma, EverySwizzle) {
     check_wgmma<WgmmaCase{64, Elem::bf16, false, false, 64, 64}>();

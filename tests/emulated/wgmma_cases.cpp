@@ -23,8 +23,11 @@ InstructionCase wgmma_case(const std::string& what, const Operands& values, bool
     InstructionCase c;
     c.name = fmt::format("{} {} n{} {} B {}-major swizzles {} {}{}", what, text_of(C.elem), C.n, C.a_in_registers ? "RS" : "SS",
                          C.b_mn_major ? "MN" : "K", C.span_a, C.span_b, accumulate ? " accumulate" : "");
-    c.kernel = fmt::format("hopfill::instructions::wgmma_kernel<hopfill::instructions::WgmmaCase{{{}, hopfill::Elem::{}, {}, {}, {}, {}}}>", C.n,
-                           text_of(C.elem), C.b_mn_major, C.a_in_registers, C.span_a, C.span_b);
+    const bool scaled = C.scale_a != 1 || C.scale_b != 1;
+    if (scaled) c.name += fmt::format(" scales {} {}", C.scale_a, C.scale_b);
+    c.kernel =
+        fmt::format("hopfill::instructions::wgmma_kernel<hopfill::instructions::WgmmaCase{{{}, hopfill::Elem::{}, {}, {}, {}, {}{}}}>", C.n,
+                    text_of(C.elem), C.b_mn_major, C.a_in_registers, C.span_a, C.span_b, scaled ? fmt::format(", {}, {}", C.scale_a, C.scale_b) : "");
     c.shared_bytes = instructions::wgmma_shared_bytes(C);
     const std::vector<u8> a = encode_all(values.a, C.elem);
     // Accumulator i of thread t: PTX ISA, figure of the wgmma accumulator fragment D.
@@ -62,7 +65,7 @@ template <WgmmaCase C>
 void add_integers(Cases& cases) {
     const Operands values{small_integers(64 * C.width_a(), 1), small_integers(static_cast<std::size_t>(C.rows_b()) * C.width_b(), 2),
                           small_integers(64 * C.n, 3)};
-    for (const bool accumulate : {false, true}) cases.push_back(wgmma_case<C>("wgmma", values, accumulate));
+    for (const bool accumulate : {false, true}) cases.push_back(wgmma_case<C>(C.scale_a + C.scale_b == 2 ? "wgmma" : "scale", values, accumulate));
 }
 
 template <i32 N>
@@ -182,6 +185,10 @@ void add_wgmma_cases(Cases& cases) {
 #define HOPFILL_ADD(n) add_width<n>(cases);
     HOPFILL_WGMMA_FOR_EACH_N(HOPFILL_ADD)
 #undef HOPFILL_ADD
+    add_integers<WgmmaCase{64, Elem::bf16, false, false, 128, 128, -1, 1}>(cases);
+    add_integers<WgmmaCase{64, Elem::f16, true, true, 128, 128, 1, -1}>(cases);
+    add_integers<WgmmaCase{64, Elem::e4m3, false, true, 128, 128, -1, -1}>(cases);
+    add_integers<WgmmaCase{64, Elem::e4m3, false, false, 128, 128, -1, 1}>(cases);
     using Spans = std::integer_sequence<i32, 0, 32, 64, 128>;
     add_swizzles<Elem::bf16>(cases, Spans());
     add_swizzles<Elem::e4m3>(cases, Spans());

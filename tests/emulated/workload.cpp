@@ -1,6 +1,7 @@
 #include "workload.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,6 +13,7 @@
 #include "emulator/formats.h"
 #include "emulator/random.h"
 #include "oracle/oracle.h"
+#include "plan/geometry.h"
 
 namespace hopfill::testing {
 namespace {
@@ -164,14 +166,18 @@ Case case_of(int variant) {
 
 }  // namespace
 
-std::vector<Case> family_cases() {
+namespace {
+
+// Long problems of every kernel: three times as many KV blocks as `per_ring` says, and one, less a tail.
+std::vector<Case> long_cases(bool per_ring) {
     std::vector<Case> cases;
     for (std::size_t i = 0; i < planner::kernel_table().size(); ++i) {
         const KernelConfig& k = planner::kernel_table()[i];
         Case c = case_of(static_cast<int>(i));
         // Every second kernel of a class with columns that TMA pads.
         if (i % 4 >= 2) c.head_dim -= 8;
-        const int tile_m = 64 * k.consumers, long_kv = (3 * k.stages + 1) * k.tile_n - 5;
+        const Geometry g = geometry(k);
+        const int tile_m = 64 * k.consumers, blocks = 3 * k.stages * (per_ring ? g.rings : 1) + 1, long_kv = blocks * k.tile_n - 5;
         if (k.packed) {
             c.q_lens = {tile_m + 3, 0, 1, 65};
             c.kv_lens = {long_kv, 17, 2, k.tile_n + 1};
@@ -184,6 +190,15 @@ std::vector<Case> family_cases() {
     }
     return cases;
 }
+
+// A case's problem, for its name: outputs that are kept under it are of this problem and no other.
+std::string problem_text(const Case& c) {
+    return fmt::format("d{} h{}/{} q={} kv={}", c.head_dim, c.heads, c.kv_heads, fmt::join(c.q_lens, ","), fmt::join(c.kv_lens, ","));
+}
+
+}  // namespace
+
+std::vector<Case> family_cases() { return long_cases(true); }
 
 Case random_case(int variant, std::uint64_t seed) {
     emulator::Random random(seed);
@@ -209,10 +224,10 @@ Case random_case(int variant, std::uint64_t seed) {
 
 std::vector<Case> integer_cases() {
     std::vector<Case> cases;
-    for (const Case& of_family : family_cases())
+    for (const Case& long_case : long_cases(false))
         for (const bool random : {false, true}) {
-            Case c = random ? random_case(of_family.variant, static_cast<std::uint64_t>(of_family.variant)) : of_family;
-            c.name += random ? " random" : " long";
+            Case c = random ? random_case(long_case.variant, static_cast<std::uint64_t>(long_case.variant)) : long_case;
+            c.name += " " + problem_text(c);
             c.integers = true;
             cases.push_back(std::move(c));
         }

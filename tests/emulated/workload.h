@@ -27,11 +27,11 @@ struct Case {
     bool integers = false;
 };
 
-// Cases that give every kernel three times as many KV blocks as stages, several tiles a block and ragged tails. One per (head dimension, mask,
-// layout, dtype) of the table.
+// Cases that give every kernel three times as many KV blocks as its rings have stages, several tiles a block and ragged tails. One per (head
+// dimension, mask, layout, dtype) of the table.
 std::vector<Case> family_cases();
 
-// Two problems of integers for every kernel of the table: the family's, and a random one.
+// Two problems of integers for every kernel of the table, a long and a random one; the name tells the problem.
 std::vector<Case> integer_cases();
 
 // A random problem for row `variant` of the table: lengths, heads, padding and blocks drawn from the seed.

@@ -19,7 +19,7 @@ def main():
         lines = " \\\n    ".join(f'"{r}{", " if i + 1 < len(names) else ""}"' for i, r in enumerate(names))
         out += [f"#define HOPFILL_WGMMA_R{n} \\\n    {lines}"]
         # operands after the accumulators
-        for i in range(8):
+        for i in range(9):
             out += [f'#define HOPFILL_WGMMA_O{n}_{i} "%{regs + i}"']
         out += [""]
     out += ["#define HOPFILL_WGMMA_FOR_EACH_N(X) " + " ".join(f"X({n})" for n in WIDTHS), ""]

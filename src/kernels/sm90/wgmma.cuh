@@ -27,23 +27,24 @@ HOPFILL_INLINE void pin_registers(float (&r)[Count]) {
     for (u32 i = 0; i < Count; ++i) asm volatile("" : "+f"(r[i])::"memory");
 }
 
-// Both operands in shared memory; accumulate = false overwrites D.
-template <i32 N, Elem E, Major B = Major::k>
+// Both operands in shared memory; accumulate = false overwrites D. A scale of -1 negates that operand's elements.
+template <i32 N, Elem E, Major B = Major::k, i32 ScaleA = 1, i32 ScaleB = 1>
 HOPFILL_INLINE void wgmma_ss(float (&d)[N / 2], u64 a, u64 b, bool accumulate) {
     static_assert(E != Elem::e4m3 || B == Major::k, "8-bit operands are K-major only");
+    static_assert(ScaleA * ScaleA == 1 && ScaleB * ScaleB == 1);
     const u32 keep = accumulate;
 #define HOPFILL_SS16(n, type)                                                                                                                   \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " HOPFILL_WGMMA_O##n##_2 ", 0;\n"                                                            \
                  "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" HOPFILL_WGMMA_R##n "}, " HOPFILL_WGMMA_O##n##_0           \
-                 ", " HOPFILL_WGMMA_O##n##_1 ", p, 1, 1, 0, " HOPFILL_WGMMA_O##n##_3 ";\n}\n"                                                   \
+                 ", " HOPFILL_WGMMA_O##n##_1 ", p, " HOPFILL_WGMMA_O##n##_4 ", " HOPFILL_WGMMA_O##n##_5 ", 0, " HOPFILL_WGMMA_O##n##_3 ";\n}\n" \
                  : HOPFILL_WGMMA_D##n(d)                                                                                                        \
-                 : "l"(a), "l"(b), "r"(keep), "n"(B == Major::mn ? 1 : 0))
+                 : "l"(a), "l"(b), "r"(keep), "n"(B == Major::mn ? 1 : 0), "n"(ScaleA), "n"(ScaleB))
 #define HOPFILL_SS8(n)                                                                                                                          \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " HOPFILL_WGMMA_O##n##_2 ", 0;\n"                                                            \
                  "wgmma.mma_async.sync.aligned.m64n" #n "k32.f32.e4m3.e4m3 {" HOPFILL_WGMMA_R##n "}, " HOPFILL_WGMMA_O##n##_0                   \
-                 ", " HOPFILL_WGMMA_O##n##_1 ", p, 1, 1;\n}\n"                                                                                  \
+                 ", " HOPFILL_WGMMA_O##n##_1 ", p, " HOPFILL_WGMMA_O##n##_3 ", " HOPFILL_WGMMA_O##n##_4 ";\n}\n"                                \
                  : HOPFILL_WGMMA_D##n(d)                                                                                                        \
-                 : "l"(a), "l"(b), "r"(keep))
+                 : "l"(a), "l"(b), "r"(keep), "n"(ScaleA), "n"(ScaleB))
 #define HOPFILL_CASE(n)                                    \
     if constexpr (N == n) {                                \
         if constexpr (E == Elem::bf16)                     \
@@ -60,23 +61,25 @@ HOPFILL_INLINE void wgmma_ss(float (&d)[N / 2], u64 a, u64 b, bool accumulate) {
 }
 
 // A in registers: the four words of this thread's fragment.
-template <i32 N, Elem E, Major B = Major::k>
+template <i32 N, Elem E, Major B = Major::k, i32 ScaleA = 1, i32 ScaleB = 1>
 HOPFILL_INLINE void wgmma_rs(float (&d)[N / 2], const u32 (&a)[4], u64 b, bool accumulate) {
     static_assert(E != Elem::e4m3 || B == Major::k, "8-bit operands are K-major only");
+    static_assert(ScaleA * ScaleA == 1 && ScaleB * ScaleB == 1);
     const u32 keep = accumulate;
 #define HOPFILL_RS16(n, type)                                                                                                                   \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " HOPFILL_WGMMA_O##n##_5 ", 0;\n"                                                            \
                  "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type "." type " {" HOPFILL_WGMMA_R##n "}, {" HOPFILL_WGMMA_O##n##_0          \
                  ", " HOPFILL_WGMMA_O##n##_1 ", " HOPFILL_WGMMA_O##n##_2 ", " HOPFILL_WGMMA_O##n##_3 "}, " HOPFILL_WGMMA_O##n##_4               \
-                 ", p, 1, 1, " HOPFILL_WGMMA_O##n##_6 ";\n}\n"                                                                                  \
+                 ", p, " HOPFILL_WGMMA_O##n##_7 ", " HOPFILL_WGMMA_O##n##_8 ", " HOPFILL_WGMMA_O##n##_6 ";\n}\n"                                \
                  : HOPFILL_WGMMA_D##n(d)                                                                                                        \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep), "n"(B == Major::mn ? 1 : 0))
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep), "n"(B == Major::mn ? 1 : 0), "n"(ScaleA), "n"(ScaleB))
 #define HOPFILL_RS8(n)                                                                                                                          \
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " HOPFILL_WGMMA_O##n##_5 ", 0;\n"                                                            \
                  "wgmma.mma_async.sync.aligned.m64n" #n "k32.f32.e4m3.e4m3 {" HOPFILL_WGMMA_R##n "}, {" HOPFILL_WGMMA_O##n##_0                  \
-                 ", " HOPFILL_WGMMA_O##n##_1 ", " HOPFILL_WGMMA_O##n##_2 ", " HOPFILL_WGMMA_O##n##_3 "}, " HOPFILL_WGMMA_O##n##_4 ", p, 1, 1;\n}\n" \
+                 ", " HOPFILL_WGMMA_O##n##_1 ", " HOPFILL_WGMMA_O##n##_2 ", " HOPFILL_WGMMA_O##n##_3 "}, " HOPFILL_WGMMA_O##n##_4               \
+                 ", p, " HOPFILL_WGMMA_O##n##_6 ", " HOPFILL_WGMMA_O##n##_7 ";\n}\n"                                                            \
                  : HOPFILL_WGMMA_D##n(d)                                                                                                        \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep))
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep), "n"(ScaleA), "n"(ScaleB))
 #define HOPFILL_CASE(n)                                    \
     if constexpr (N == n) {                                \
         if constexpr (E == Elem::bf16)                     \

@@ -13,6 +13,7 @@
 #define HOPFILL_WGMMA_O16_5 "%13"
 #define HOPFILL_WGMMA_O16_6 "%14"
 #define HOPFILL_WGMMA_O16_7 "%15"
+#define HOPFILL_WGMMA_O16_8 "%16"
 
 #define HOPFILL_WGMMA_D32(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
@@ -27,6 +28,7 @@
 #define HOPFILL_WGMMA_O32_5 "%21"
 #define HOPFILL_WGMMA_O32_6 "%22"
 #define HOPFILL_WGMMA_O32_7 "%23"
+#define HOPFILL_WGMMA_O32_8 "%24"
 
 #define HOPFILL_WGMMA_D64(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
@@ -44,6 +46,7 @@
 #define HOPFILL_WGMMA_O64_5 "%37"
 #define HOPFILL_WGMMA_O64_6 "%38"
 #define HOPFILL_WGMMA_O64_7 "%39"
+#define HOPFILL_WGMMA_O64_8 "%40"
 
 #define HOPFILL_WGMMA_D80(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
@@ -63,6 +66,7 @@
 #define HOPFILL_WGMMA_O80_5 "%45"
 #define HOPFILL_WGMMA_O80_6 "%46"
 #define HOPFILL_WGMMA_O80_7 "%47"
+#define HOPFILL_WGMMA_O80_8 "%48"
 
 #define HOPFILL_WGMMA_D96(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
@@ -83,6 +87,7 @@
 #define HOPFILL_WGMMA_O96_5 "%53"
 #define HOPFILL_WGMMA_O96_6 "%54"
 #define HOPFILL_WGMMA_O96_7 "%55"
+#define HOPFILL_WGMMA_O96_8 "%56"
 
 #define HOPFILL_WGMMA_D112(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
@@ -105,6 +110,7 @@
 #define HOPFILL_WGMMA_O112_5 "%61"
 #define HOPFILL_WGMMA_O112_6 "%62"
 #define HOPFILL_WGMMA_O112_7 "%63"
+#define HOPFILL_WGMMA_O112_8 "%64"
 
 #define HOPFILL_WGMMA_D128(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
@@ -128,6 +134,7 @@
 #define HOPFILL_WGMMA_O128_5 "%69"
 #define HOPFILL_WGMMA_O128_6 "%70"
 #define HOPFILL_WGMMA_O128_7 "%71"
+#define HOPFILL_WGMMA_O128_8 "%72"
 
 #define HOPFILL_WGMMA_D144(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
@@ -153,6 +160,7 @@
 #define HOPFILL_WGMMA_O144_5 "%77"
 #define HOPFILL_WGMMA_O144_6 "%78"
 #define HOPFILL_WGMMA_O144_7 "%79"
+#define HOPFILL_WGMMA_O144_8 "%80"
 
 #define HOPFILL_WGMMA_D160(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
@@ -179,6 +187,7 @@
 #define HOPFILL_WGMMA_O160_5 "%85"
 #define HOPFILL_WGMMA_O160_6 "%86"
 #define HOPFILL_WGMMA_O160_7 "%87"
+#define HOPFILL_WGMMA_O160_8 "%88"
 
 #define HOPFILL_WGMMA_D176(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
@@ -207,6 +216,7 @@
 #define HOPFILL_WGMMA_O176_5 "%93"
 #define HOPFILL_WGMMA_O176_6 "%94"
 #define HOPFILL_WGMMA_O176_7 "%95"
+#define HOPFILL_WGMMA_O176_8 "%96"
 
 #define HOPFILL_WGMMA_D192(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
@@ -236,6 +246,7 @@
 #define HOPFILL_WGMMA_O192_5 "%101"
 #define HOPFILL_WGMMA_O192_6 "%102"
 #define HOPFILL_WGMMA_O192_7 "%103"
+#define HOPFILL_WGMMA_O192_8 "%104"
 
 #define HOPFILL_WGMMA_D208(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
@@ -267,6 +278,7 @@
 #define HOPFILL_WGMMA_O208_5 "%109"
 #define HOPFILL_WGMMA_O208_6 "%110"
 #define HOPFILL_WGMMA_O208_7 "%111"
+#define HOPFILL_WGMMA_O208_8 "%112"
 
 #define HOPFILL_WGMMA_D224(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
@@ -299,6 +311,7 @@
 #define HOPFILL_WGMMA_O224_5 "%117"
 #define HOPFILL_WGMMA_O224_6 "%118"
 #define HOPFILL_WGMMA_O224_7 "%119"
+#define HOPFILL_WGMMA_O224_8 "%120"
 
 #define HOPFILL_WGMMA_D256(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
@@ -334,5 +347,6 @@
 #define HOPFILL_WGMMA_O256_5 "%133"
 #define HOPFILL_WGMMA_O256_6 "%134"
 #define HOPFILL_WGMMA_O256_7 "%135"
+#define HOPFILL_WGMMA_O256_8 "%136"
 
 #define HOPFILL_WGMMA_FOR_EACH_N(X) X(16) X(32) X(64) X(80) X(96) X(112) X(128) X(144) X(160) X(176) X(192) X(208) X(224) X(256)
