@@ -33,6 +33,7 @@ def main() -> int:
         sys.exit(f"{PROGRAM} is missing: run ./dev build first")
     if options.record and git("status", "--porcelain", "--", "src", "tests/emulated"):
         sys.exit("soak: --record names a commit, and src/ or tests/emulated/ has uncommitted changes")
+    source = {"commit": git("rev-parse", "HEAD"), "kernels_tree": git("rev-parse", "HEAD:src/kernels")}
     outcome = None
     with subprocess.Popen([str(PROGRAM), str(options.schedules), str(options.first)], stdout=subprocess.PIPE, text=True) as run:
         for line in run.stdout:
@@ -42,8 +43,7 @@ def main() -> int:
         if outcome is None:
             sys.exit("soak: the run did not end; nothing is recorded")
         record = {
-            "commit": git("rev-parse", "HEAD"),
-            "kernels_tree": git("rev-parse", "HEAD:src/kernels"),
+            **source,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "first": options.first,
             **{name: int(value) for name, value in outcome.groupdict().items()},
