@@ -38,7 +38,7 @@ def tracked() -> list[Path]:
 def room_of(header: str) -> str | None:
     """The room that an include path names, as the include roots include/ and src/ see it."""
     first = header.split("/")[0]
-    if first in ("sm90", "tile") or first.startswith("prefill"):
+    if first in ("sm90", "tile", "quantize") or first.startswith("prefill"):
         return "kernels"
     return first if first in ALLOWED or first == "hopfill" else None
 

@@ -13,7 +13,7 @@ namespace hopfill {
 /// k_mean        f32 output [batch, kv_heads, head_dim], contiguous; where present, K is smoothed: the mean of each (sequence, KV head, channel) over
 ///               its keys is written here and subtracted before K is rounded. Every logit of a row moves by the same scale * q . k_mean, so attention
 ///               over smoothed keys gives the same o, and an lse that is less by that: add it (restore_lse()) where the lse is used.
-/// A scale is the greatest finite magnitude of what it scales over 448, the greatest number of E4M3, and 1 where all is zero. Infinities become
+/// A scale is the greatest finite magnitude of what it scales over 448, the greatest number of E4M3, and at least 2^-126. Infinities become
 /// +-448, NaNs stay. Tokens that belong to no sequence are neither read nor written.
 struct QuantizeTensors {
     TensorView k, v, cu_seqlens_k;
@@ -27,6 +27,7 @@ struct QuantizeOptions {
     Backend backend = Backend::automatic;
 };
 
+/// On sm90 it is asynchronous on `stream`, copies nothing to the host, and may be captured once the same call has run before.
 /// Errors: invalid_argument and unsupported, naming the tensor, the value found and what is allowed. Host tensors: cu_seqlens_k is checked.
 Result<void> quantize_kv(const QuantizeTensors& tensors, const QuantizeOptions& options = {}, Stream stream = nullptr);
 

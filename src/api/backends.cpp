@@ -17,17 +17,6 @@
 namespace hopfill {
 namespace {
 
-Result<std::uint64_t> emulator_seed() {
-    const char* text = std::getenv("HOPFILL_EMULATOR_SEED");
-    if (text == nullptr) return std::uint64_t{0};
-    std::uint64_t seed = 0;
-    const char* end = text + std::strlen(text);
-    if (auto [at, error] = std::from_chars(text, end, seed); error != std::errc{} || at != end) {
-        return invalid("HOPFILL_EMULATOR_SEED", "is \"{}\"; a number from 0 to 2^64 - 1 is needed", text);
-    }
-    return seed;
-}
-
 // Says what of `found` is not as `planned`.
 Error disagreement(const AttentionProblem& planned, const AttentionProblem& found) {
     const auto number = [](const char* name, auto want, auto have) { return invalid(name, "is {}; the plan was made for {}", have, want); };
@@ -62,6 +51,17 @@ Error disagreement(const AttentionProblem& planned, const AttentionProblem& foun
 }
 
 }  // namespace
+
+Result<std::uint64_t> emulator_seed() {
+    const char* text = std::getenv("HOPFILL_EMULATOR_SEED");
+    if (text == nullptr) return std::uint64_t{0};
+    std::uint64_t seed = 0;
+    const char* end = text + std::strlen(text);
+    if (auto [at, error] = std::from_chars(text, end, seed); error != std::errc{} || at != end) {
+        return invalid("HOPFILL_EMULATOR_SEED", "is \"{}\"; a number from 0 to 2^64 - 1 is needed", text);
+    }
+    return seed;
+}
 
 AttentionTensors canonical(const AttentionTensors& t) {
     AttentionTensors out = t;

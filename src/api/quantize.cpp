@@ -10,6 +10,8 @@
 #include "api/views.h"
 #include "cpu/backend.h"
 #include "cpu/quantize.h"
+#include "cuda/backend.h"
+#include "emulator/quantize.h"
 
 namespace hopfill {
 namespace {
@@ -109,14 +111,39 @@ Result<void> check_apart(const QuantizeTensors& t) {
     return {};
 }
 
+Result<void> run(const AttentionProblem& p, const TensorView& cu_seqlens_k, const planner::QuantizeWork& work, Backend backend, Stream stream) {
+    if (backend == Backend::cpu) return cpu::quantize(p, cu_seqlens_k, work);
+    if (p.packed && backend == Backend::emulated) {
+        HOPFILL_CHECK(cpu::check_lengths(cu_seqlens_k, "cu_seqlens_k", p.batch, p.tokens_kv, p.max_seqlen_kv));
+    }
+    const Result<std::vector<planner::QuantizeLaunch>> launches = planner::make_launches(p, cu_seqlens_k, work);
+    HOPFILL_CHECK(launches);
+    for (const planner::QuantizeLaunch& launch : *launches) {
+        if (backend == Backend::sm90) {
+            HOPFILL_CHECK(cuda::launch(launch, stream));
+            continue;
+        }
+        emulator::Options options;
+        const Result<std::uint64_t> seed = emulator_seed();
+        HOPFILL_CHECK(seed);
+        options.seed = *seed;
+        const emulator::Report report = emulator::run(launch, options);
+        if (!report.faults.empty()) {
+            const emulator::Fault& fault = report.faults.front();
+            return Error{Code::internal, "", fmt::format("{}: {} ({}, seed {})", fault.kind, fault.text, planner::kernel_name(launch.config), *seed)};
+        }
+    }
+    return {};
+}
+
 }  // namespace
 
-Result<void> quantize_kv(const QuantizeTensors& t, const QuantizeOptions& options, Stream) {
+Result<void> quantize_kv(const QuantizeTensors& t, const QuantizeOptions& options, Stream stream) {
     Result<AttentionProblem> described = describe(t, options);
     HOPFILL_CHECK(described);
     const AttentionProblem& p = *described;
     const TensorView& any = t.k.present() ? t.k : t.v;
-    std::vector<cpu::Quantize> work;
+    std::vector<planner::QuantizeWork> work;
     bool by_block = false;
     for (const Part& part :
          {Part{"k", "k_out", "k_scale", t.k, t.k_out, t.k_scale, Scaled::k}, Part{"v", "v_out", "v_scale", t.v, t.v_out, t.v_scale, Scaled::v}}) {
@@ -146,11 +173,20 @@ Result<void> quantize_kv(const QuantizeTensors& t, const QuantizeOptions& option
     }
     HOPFILL_CHECK(check_apart(t));
     const bool on_gpu = any.device.kind == Device::Kind::cuda;
-    if (options.backend != Backend::automatic && options.backend != Backend::cpu) {
-        return unsupported("backend", "is {}; quantize_kv() has auto and cpu", name_of(options.backend));
+    const Backend backend = options.backend != Backend::automatic ? options.backend : on_gpu ? Backend::sm90 : Backend::cpu;
+    if (backend == Backend::oracle) return unsupported("backend", "is oracle; quantize_kv() has auto, sm90, cpu and emulated");
+    if (on_gpu != (backend == Backend::sm90)) {
+        return invalid(t.k.present() ? "k" : "v", "is on {}; the {} backend reads tensors on {}", on_gpu ? "a GPU" : "the host", name_of(backend),
+                       on_gpu ? "the host" : "a GPU");
     }
-    if (on_gpu) return unsupported(t.k.present() ? "k" : "v", "is on a GPU; quantize_kv() reads tensors on the host");
-    for (const cpu::Quantize& each : work) HOPFILL_CHECK(cpu::quantize(p, t.cu_seqlens_k, each));
+    if (on_gpu) {
+        const Result<DeviceInfo> device = cuda::device(any.device.index);
+        HOPFILL_CHECK(device);
+        if (device->sm_major != 9 || device->sm_minor != 0)
+            return unsupported("backend", "is sm90, and {} has compute capability {}.{}; 9.0 is needed", device->name, device->sm_major,
+                               device->sm_minor);
+    }
+    for (const planner::QuantizeWork& each : work) HOPFILL_CHECK(run(p, t.cu_seqlens_k, each, backend, stream));
     return {};
 }
 

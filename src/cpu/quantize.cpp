@@ -15,11 +15,10 @@ namespace {
 
 constexpr std::int64_t kMaxHeadDim = 256;
 constexpr std::int64_t kElementsPerThread = 1 << 20;
-constexpr float kGreatest = 448, kLeastScale = 1.17549435e-38f;  // the least normal number, whose inverse is finite
 
 using Channels = std::array<float, kMaxHeadDim>;
 
-float scale_for(float greatest) { return greatest == 0 ? 1 : std::max(greatest / kGreatest, kLeastScale); }
+float scale_for(float greatest) { return std::max(greatest / kGreatestE4m3, kLeastScale); }
 
 // f(0) ... f(n - 1), on as many threads as the elements are worth.
 void parallel(std::int64_t n, std::int64_t elements, const std::function<void(std::int64_t)>& f) {
@@ -41,7 +40,7 @@ struct Unit {
     std::int64_t sequence = 0, head = 0, length = 0;
 };
 
-std::vector<Unit> make_units(const AttentionProblem& p, const TensorView& cu_seqlens_k, const Quantize& work) {
+std::vector<Unit> make_units(const AttentionProblem& p, const TensorView& cu_seqlens_k, const planner::QuantizeWork& work) {
     const std::size_t seq = p.packed ? 0 : 1, head = seq + 1;
     std::vector<Unit> units;
     for (std::int64_t s = 0; s < p.batch; ++s) {
@@ -91,7 +90,7 @@ float greatest_of(const Unit& unit, std::int64_t first, std::int64_t n) {
 
 }  // namespace
 
-Result<void> quantize(const AttentionProblem& p, const TensorView& cu_seqlens_k, const Quantize& work) {
+Result<void> quantize(const AttentionProblem& p, const TensorView& cu_seqlens_k, const planner::QuantizeWork& work) {
     if (p.packed) {
         if (auto r = check_lengths(cu_seqlens_k, "cu_seqlens_k", p.batch, p.tokens_kv, p.max_seqlen_kv); !r) return r;
     }

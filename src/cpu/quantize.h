@@ -1,20 +1,12 @@
 // K or V to E4M3, on the host.
 #pragma once
 
-#include "hopfill/attention.h"
+#include "plan/quantize.h"
 
 namespace hopfill::cpu {
 
-// One of the two tensors. Layouts are those of attention; `in` and `out` agree in shape but for `transposed`.
-struct Quantize {
-    TensorView in, out, scale, mean;  // mean: absent, or [batch, kv_heads, head_dim] to be computed and subtracted
-    ScaleLayout layout;
-    std::int64_t scale_block = 0;
-    bool transposed = false;
-};
-
 // The problem tells packed, batch, kv_heads, head_dim, tokens_kv and max_seqlen_kv. Errors: cu_seqlens_k that do not rise from 0 to the tokens.
-Result<void> quantize(const AttentionProblem& problem, const TensorView& cu_seqlens_k, const Quantize& work);
+Result<void> quantize(const AttentionProblem& problem, const TensorView& cu_seqlens_k, const planner::QuantizeWork& work);
 
 // lse += scale * q . k_mean for each row, k_mean [batch, kv_heads, head_dim].
 void shift_lse(const AttentionProblem& problem, const AttentionTensors& tensors, const float* k_mean);

@@ -6,6 +6,7 @@
 
 #include "hopfill/info.h"
 #include "plan/launch.h"
+#include "plan/quantize.h"
 
 namespace hopfill::cuda {
 
@@ -21,6 +22,9 @@ Result<void> load(const KernelConfig& config);
 
 // Encodes the tensor maps and launches; asynchronous.
 Result<void> launch(const planner::LaunchSpec& spec, Stream stream);
+
+// Launches a stage of the quantiser; asynchronous.
+Result<void> launch(const planner::QuantizeLaunch& spec, Stream stream);
 
 struct Versions {
     std::string driver, nvrtc;

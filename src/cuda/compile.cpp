@@ -7,6 +7,7 @@
 #include "cuda/digest.h"
 #include "cuda/elf.h"
 #include "plan/launch.h"
+#include "plan/quantize.h"
 
 namespace hopfill::cuda {
 namespace {
@@ -45,6 +46,14 @@ Result<NvrtcProgram> program_for(const KernelConfig& config) {
     return Error{Code::internal, "", "the kernel's family has no entry"};
 }
 
+Result<NvrtcProgram> program_for(const QuantizeConfig& config) {
+    constexpr const char* header = "quantize/kernel.cuh";
+    auto headers = include_closure(header);
+    if (!headers) return headers.error();
+    return NvrtcProgram{fmt::format("#include \"{}\"\n", header), std::move(*headers), compile_options(),
+                        fmt::format("hopfill::quantize_kernel<{}>", planner::kernel_expression(config))};
+}
+
 std::string cache_key(const NvrtcProgram& program, const Nvrtc& nvrtc) {
     Sha256 digest;
     digest.add_field("hopfill kernel 1").add_field(program.text).add_field(program.name_expression).add_field(nvrtc.version);
@@ -57,16 +66,20 @@ std::string cache_key(const NvrtcProgram& program, const Nvrtc& nvrtc) {
 }
 
 Result<KernelImage> compile_kernel(const KernelConfig& config) {
-    const auto compiler = nvrtc();
-    if (!compiler) return compiler.error();
     const auto program = program_for(config);
     if (!program) return program.error();
-    auto output = (*compiler)->compile(*program);
-    if (!output) return Error{output.error().code, "", fmt::format("{}: {}", planner::kernel_name(config), output.error().message)};
+    return compile_program(planner::kernel_name(config), *program);
+}
+
+Result<KernelImage> compile_program(const std::string& name, const NvrtcProgram& program) {
+    const auto compiler = nvrtc();
+    if (!compiler) return compiler.error();
+    auto output = (*compiler)->compile(program);
+    if (!output) return Error{output.error().code, "", fmt::format("{}: {}", name, output.error().message)};
     auto key = kernel_key(output->cubin);
     if (!key) return key.error();
     KernelImage image;
-    image.name = planner::kernel_name(config);
+    image.name = name;
     image.lowered_name = std::move(output->lowered_name);
     image.key = std::move(*key);
     image.compiler = (*compiler)->version;

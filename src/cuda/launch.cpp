@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "cuda/backend.h"
 #include "cuda/driver.h"
 #include "cuda/loader.h"
 #include "cuda/tensor_map.h"
@@ -69,7 +70,7 @@ Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOption
     }
     CUlaunchAttribute attribute{CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, {}, {}};
     attribute.value.programmatic_stream_serialization_allowed = 1;
-    const CUlaunchConfig config{static_cast<unsigned>(spec.grid), 1, 1, static_cast<unsigned>(spec.threads), 1, 1,
+    const CUlaunchConfig config{static_cast<unsigned>(spec.grid),         1,         1,          static_cast<unsigned>(spec.threads), 1, 1,
                                 static_cast<unsigned>(spec.shared_bytes), cu_stream, &attribute, options.programmatic ? 1u : 0u};
     void* arguments[] = {&params};
     const CUresult status = cu.cuLaunchKernelEx(&config, *function, arguments, nullptr);
@@ -77,6 +78,25 @@ Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOption
     return Error{Code::device, "",
                  fmt::format("cannot launch {} ({} blocks of {} threads, {} bytes of shared memory): {}", planner::kernel_name(spec.config),
                              spec.grid, spec.threads, spec.shared_bytes, cu.describe(status))};
+}
+
+Result<void> launch(const planner::QuantizeLaunch& spec, Stream stream) {
+    const auto opened = driver();
+    if (!opened) return opened.error();
+    const Driver& cu = **opened;
+    const auto context = current_context(cu);
+    if (!context) return context.error();
+    const auto function = function_for(cu, *context, spec.config);
+    if (!function) return function.error();
+    QuantizeParams params = spec.params;
+    const CUlaunchConfig config{
+        static_cast<unsigned>(spec.grid), 1,       1, static_cast<unsigned>(spec.threads), 1, 1, static_cast<unsigned>(spec.shared_bytes),
+        static_cast<CUstream>(stream),    nullptr, 0};
+    void* arguments[] = {&params};
+    const CUresult status = cu.cuLaunchKernelEx(&config, *function, arguments, nullptr);
+    if (status == 0) return {};
+    return Error{Code::device, "",
+                 fmt::format("cannot launch {} ({} blocks): {}", planner::kernel_name(spec.config), spec.grid, cu.describe(status))};
 }
 
 Result<void> launch(const planner::LaunchSpec& spec, Stream stream) { return launch(spec, stream, LaunchOptions{}); }

@@ -13,6 +13,7 @@
 #include "cuda/compile.h"
 #include "cuda/disk_cache.h"
 #include "plan/launch.h"
+#include "plan/quantize.h"
 
 namespace hopfill::cuda {
 namespace {
@@ -72,7 +73,10 @@ void add_catalogue(std::string_view blob) {
     std::ranges::move(more, std::back_inserter(catalogues().entries));
 }
 
-Result<KernelImage> image_for(const KernelConfig& config) {
+namespace {
+
+template <class Config>
+Result<KernelImage> find_image(const Config& config) {
     const std::string name = planner::kernel_name(config);
     {
         std::lock_guard lock(catalogues().mutex);
@@ -89,24 +93,36 @@ Result<KernelImage> image_for(const KernelConfig& config) {
     const DiskCache cache(default_cache_folder());
     const std::string key = cache_key(*program, **compiler);
     if (auto image = cache.load(key)) return std::move(*image);
-    auto image = compile_kernel(config);
+    auto image = compile_program(name, *program);
     if (!image) return image.error();
     if (!image->faults.empty()) return Error{Code::internal, "", fmt::format("{} compiles badly: {}", name, image->faults.front())};
     cache.store(key, *image);
     return image;
 }
 
-Result<CUfunction> function_for(const Driver& cu, unsigned long long context, const KernelConfig& config) {
+template <class Config>
+Result<CUfunction> find_function(const Driver& cu, unsigned long long context, const Config& config) {
     // Held while compiling too: two threads that want one kernel compile it once.
     std::lock_guard lock(loaded().mutex);
     const std::pair key(context, planner::kernel_name(config));
     if (const auto found = loaded().functions.find(key); found != loaded().functions.end()) return found->second;
-    const auto image = image_for(config);
+    const auto image = find_image(config);
     if (!image) return image.error();
     const auto function = load_image(cu, *image);
     if (!function) return function.error();
     loaded().functions.emplace(key, *function);
     return *function;
+}
+
+}  // namespace
+
+Result<KernelImage> image_for(const KernelConfig& config) { return find_image(config); }
+
+Result<CUfunction> function_for(const Driver& cu, unsigned long long context, const KernelConfig& config) {
+    return find_function(cu, context, config);
+}
+Result<CUfunction> function_for(const Driver& cu, unsigned long long context, const QuantizeConfig& config) {
+    return find_function(cu, context, config);
 }
 
 }  // namespace hopfill::cuda

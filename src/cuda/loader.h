@@ -6,6 +6,7 @@
 #include "cuda/driver.h"
 #include "cuda/kernel_image.h"
 #include "plan/kernel_config.h"
+#include "plan/quantize_params.h"
 
 namespace hopfill::cuda {
 
@@ -30,5 +31,6 @@ Result<KernelImage> image_for(const KernelConfig& config);
 
 // The kernel, loaded into the current context, whose id is given; kept for the context's life. Thread-safe.
 Result<CUfunction> function_for(const Driver& cu, unsigned long long context, const KernelConfig& config);
+Result<CUfunction> function_for(const Driver& cu, unsigned long long context, const QuantizeConfig& config);
 
 }  // namespace hopfill::cuda

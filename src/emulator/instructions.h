@@ -25,6 +25,7 @@ void shared_write(const void* p, u32 bytes, Site at);
 void global_read(const void* p, u32 bytes, Site at);
 void global_write(const void* p, u32 bytes, Site at);
 u32 global_add(u32* p, u32 v, Site at);
+u32 global_max(u32* p, u32 v, Site at);
 void fence_device();
 
 // Warp collectives.

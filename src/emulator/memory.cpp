@@ -108,7 +108,10 @@ void global_write(const void* p, u32 bytes, Site at) {
     }
 }
 
-u32 global_add(u32* p, u32 v, Site at) {
+namespace {
+
+// What an atomic does to who has seen what; returns the old value.
+u32 atomic_access(u32* p, Site at) {
     scalar_access(p, 4, true, "an atomic", at);
     Machine& m = Machine::current();
     m.linger();
@@ -121,8 +124,20 @@ u32 global_add(u32* p, u32 v, Site at) {
     word.turns[block.index] = ++word.turn;
     word.moments[block.index] = {t.agent(), t.epoch()};
     block.atomics.push_back(word.moments[block.index]);
-    const u32 old = *p;
+    return *p;
+}
+
+}  // namespace
+
+u32 global_add(u32* p, u32 v, Site at) {
+    const u32 old = atomic_access(p, at);
     *p = old + v;
+    return old;
+}
+
+u32 global_max(u32* p, u32 v, Site at) {
+    const u32 old = atomic_access(p, at);
+    *p = std::max(old, v);
     return old;
 }
 

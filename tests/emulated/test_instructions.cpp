@@ -1,10 +1,12 @@
 // Instruction by instruction: the emulator against what the PTX ISA's figures say, worked out here element by element.
+#include <algorithm>
 #include <cstring>
 
 #include "emulator/formats.h"
 #include "emulator/random.h"
 #include "instructions.cuh"
 #include "kernels.h"
+#include "sm90/vector.cuh"
 
 namespace hopfill::testing {
 namespace {
@@ -301,6 +303,50 @@ TEST(Warp, ShufflesAndVotes) {
             EXPECT_EQ(out[lane * 6 + 4], 0x49249249u);
             EXPECT_EQ(out[lane * 6 + 5], 1u);
         }
+    }
+}
+
+TEST(Vector, SixteenBytesAtOnce) {
+    std::vector<u32> in(32 * 4 + 4), out(32 * 4);
+    for (std::size_t i = 0; i < in.size(); ++i) in[i] = static_cast<u32>(i * 2654435761u);
+    const auto copy = [&](u32 skip) {
+        return [&in, &out, skip] {
+            u32 v[4];
+            sm90::load_global16(&in[sm90::lane_index() * 4 + skip], v);
+            sm90::store_global16(&out[sm90::lane_index() * 4], v);
+        };
+    };
+    const emulator::Launch launch{1, 32, 0, 0, {buffer("in", in, false), buffer("out", out, true)}};
+    ASSERT_EQ(kind_of(emulator::emulate(launch, copy(0), {})), "clean");
+    EXPECT_TRUE(std::equal(out.begin(), out.end(), in.begin()));
+    const bool aligned = reinterpret_cast<u64>(in.data()) % 16 == 0;
+    ASSERT_TRUE(aligned);
+    EXPECT_EQ(kind_of(emulator::emulate(launch, copy(1), {})), "alignment");
+}
+
+TEST(Vector, HalvesAreExact) {
+    std::vector<float> out(4);
+    const auto kernel = [&] {
+        float v[4];
+        sm90::unpack2<Elem::bf16>(0xc0403f80u, v[0], v[1]);
+        sm90::unpack2<Elem::f16>(0x0001bc00u, v[2], v[3]);
+        if (sm90::lane_index() != 0) return;
+        for (i32 i = 0; i < 4; ++i) sm90::store_global(&out[static_cast<std::size_t>(i)], v[i]);
+    };
+    ASSERT_EQ(kind_of(emulator::emulate({1, 32, 0, 0, {buffer("out", out, true)}}, kernel, {})), "clean");
+    EXPECT_EQ(out, (std::vector<float>{1, -3, -1, 0x1p-24f}));
+}
+
+TEST(Vector, AtomicMaximumOfManyBlocks) {
+    for (std::uint64_t seed = 0; seed < 5; ++seed) {
+        std::vector<float> most{0.25f};
+        const auto kernel = [&] { sm90::atomic_max(most.data(), static_cast<float>((sm90::block_index() * 37 + sm90::lane_index() * 5) % 101) / 8); };
+        ASSERT_EQ(kind_of(emulator::emulate({4, 32, 0, 0, {buffer("most", most, true)}}, kernel, {.seed = seed})), "clean");
+        float want = 0.25f;
+        for (u32 block = 0; block < 4; ++block) {
+            for (u32 lane = 0; lane < 32; ++lane) want = std::max(want, static_cast<float>((block * 37 + lane * 5) % 101) / 8);
+        }
+        EXPECT_EQ(most[0], want);
     }
 }
 

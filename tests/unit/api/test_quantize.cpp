@@ -124,7 +124,7 @@ void expect_quantised(const Call& call, bool keys) {
     });
 }
 
-TEST(Quantize, EveryKindOfScale) {
+void check_every_kind(Backend backend) {
     const std::vector<Kind> kinds{{ScaleKind::tensor},    {ScaleKind::head},       {ScaleKind::sequence},
                                   {ScaleKind::block, 64}, {ScaleKind::block, 128}, {ScaleKind::channel}};
     for (const Kind& v_kind : kinds) {
@@ -135,6 +135,7 @@ TEST(Quantize, EveryKindOfScale) {
                 const DType dtype = turned ? DType::f16 : DType::bf16;
                 Call call(packed ? std::vector<std::int32_t>{0, 5, 5, 205, 269} : std::vector<std::int32_t>{0, 131, 262}, packed, dtype, k_kind,
                           v_kind, turned, turned);
+                call.options.backend = backend;
                 const Result<void> done = quantize_kv(call, call.options);
                 ASSERT_TRUE(done) << done.error().text();
                 expect_quantised(call, true);
@@ -144,10 +145,17 @@ TEST(Quantize, EveryKindOfScale) {
     }
 }
 
-TEST(Quantize, NumbersThatAreNotFinite) {
+TEST(Quantize, EveryKindOfScale) { check_every_kind(Backend::cpu); }
+TEST(Quantize, EveryKindOfScaleInTheKernels) { check_every_kind(Backend::emulated); }
+
+class NotFinite : public ::testing::TestWithParam<Backend> {};
+INSTANTIATE_TEST_SUITE_P(Quantize, NotFinite, ::testing::Values(Backend::cpu, Backend::emulated));
+
+TEST_P(NotFinite, NumbersBecomeTheGreatestOrStayNaN) {
     Call call({0, 70}, false, DType::bf16, {ScaleKind::head}, {ScaleKind::sequence}, false, false);
     auto* v = static_cast<std::uint16_t*>(call.v.data);
     v[0] = 0x7f80, v[1] = 0xff80, v[2] = 0x7fc0;
+    call.options.backend = GetParam();
     ASSERT_TRUE(quantize_kv(call, call.options));
     const auto* out = static_cast<const std::uint8_t*>(call.v_out.data);
     EXPECT_EQ(out[0], 0x7e);
@@ -161,7 +169,7 @@ TEST(Quantize, ZerosAndTinyNumbers) {
     std::fill_n(static_cast<std::uint16_t*>(call.k.data), call.k.elements(), std::uint16_t{0});
     std::fill_n(static_cast<std::uint16_t*>(call.v.data), call.v.elements(), std::uint16_t{1});  // 2^-133
     ASSERT_TRUE(quantize_kv(call, call.options));
-    EXPECT_EQ(*static_cast<const float*>(call.k_scale.data), 1);
+    EXPECT_EQ(*static_cast<const float*>(call.k_scale.data), 0x1p-126f);
     EXPECT_EQ(static_cast<const std::uint8_t*>(call.k_out.data)[5], 0);
     EXPECT_TRUE(std::isfinite(1 / *static_cast<const float*>(call.v_scale.data)));
 }

@@ -1,0 +1,33 @@
+// The emulator's twin of src/kernels/sm90/vector.cuh.
+#pragma once
+
+#include "emulator/formats.h"
+#include "plan/kernel_config.h"
+#include "sm90/launch.cuh"
+
+namespace hopfill::sm90 {
+
+HOPFILL_INLINE void load_global16(const void* p, u32 (&v)[4], Site at = Site::current()) {
+    emulator::global_read(p, 16, at);
+    std::memcpy(v, p, 16);
+}
+HOPFILL_INLINE void store_global16(void* p, const u32 (&v)[4], Site at = Site::current()) {
+    emulator::global_write(p, 16, at);
+    std::memcpy(p, v, 16);
+}
+
+template <Elem E>
+HOPFILL_INLINE void unpack2(u32 v, float& lo, float& hi) {
+    static_assert(E == Elem::bf16 || E == Elem::f16);
+    const auto low = static_cast<u16>(v), high = static_cast<u16>(v >> 16);
+    lo = E == Elem::bf16 ? emulator::from_bf16(low) : emulator::from_f16(low);
+    hi = E == Elem::bf16 ? emulator::from_bf16(high) : emulator::from_f16(high);
+}
+
+HOPFILL_INLINE void atomic_max(float* p, float v, Site at = Site::current()) {
+    emulator::global_max(reinterpret_cast<u32*>(p), __builtin_bit_cast(u32, emulator::checked(v, at)), at);
+}
+
+HOPFILL_INLINE float divide(float a, float b) { return a / b; }
+
+}  // namespace hopfill::sm90

@@ -1,0 +1,35 @@
+// Sixteen bytes of global memory at once, 16-bit numbers to float, and an atomic maximum: what kernels that stream memory need.
+#pragma once
+
+#include "plan/kernel_config.h"
+#include "sm90/launch.cuh"
+
+namespace hopfill::sm90 {
+
+// Through the read-only path, not kept in L1 (PTX ISA 9.7.9.8, ld.global.nc); the address is a multiple of 16.
+HOPFILL_INLINE void load_global16(const void* p, u32 (&v)[4]) {
+    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n" : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "l"(p));
+}
+HOPFILL_INLINE void store_global16(void* p, const u32 (&v)[4]) {
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(p), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3]) : "memory");
+}
+
+// Exact (PTX ISA 9.7.9.21, cvt).
+template <Elem E>
+HOPFILL_INLINE void unpack2(u32 v, float& lo, float& hi) {
+    static_assert(E == Elem::bf16 || E == Elem::f16);
+    if constexpr (E == Elem::bf16) {
+        lo = __uint_as_float(v << 16);
+        hi = __uint_as_float(v & 0xffff0000u);
+    } else {
+        asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %2;\ncvt.f32.f16 %0, l;\ncvt.f32.f16 %1, h;\n}\n" : "=f"(lo), "=f"(hi) : "r"(v));
+    }
+}
+
+// Relaxed, device scope. Of floats that are not negative, whose order is that of their bits.
+HOPFILL_INLINE void atomic_max(float* p, float v) { atomicMax(reinterpret_cast<u32*>(p), __float_as_uint(v)); }
+
+// IEEE division, so that the host computes the same.
+HOPFILL_INLINE float divide(float a, float b) { return __fdiv_rn(a, b); }
+
+}  // namespace hopfill::sm90
