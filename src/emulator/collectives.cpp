@@ -127,6 +127,25 @@ void store_matrix(void* row, u32 m0, u32 m1, u32 m2, u32 m3, Site at) {
     std::memcpy(row, words, 16);
 }
 
+// Lane 8 i + r gives the address of row r of matrix i; register i of lane l receives elements (2 (l % 4), l / 4) and (2 (l % 4) + 1, l / 4) of it.
+void load_matrix_transposed(const void* row, u32 (&m)[4], Site at) {
+    Thread& t = Machine::self();
+    shared_offset(row, 16, 16, "ldmatrix", at);
+    shared_read(row, 16, at);
+    const u64 number = t.collectives;
+    Collective& c = join(t, Op::load_matrix, 0, at);
+    std::memcpy(c.value[t.lane], row, 16);
+    wait_for_lanes(t, number, kAllLanes, at);
+    const auto element = [&](u32 matrix, u32 r, u32 column) {
+        u16 v;
+        std::memcpy(&v, reinterpret_cast<const u8*>(c.value[8 * matrix + r]) + 2 * column, 2);
+        return u32{v};
+    };
+    const u32 r = t.lane % 4 * 2, column = t.lane / 4;
+    for (u32 i = 0; i < 4; ++i) m[i] = element(i, r, column) | element(i, r + 1, column) << 16;
+    leave(t, number);
+}
+
 namespace {
 
 void arrive(Thread& t, u32 id, u32 threads, bool wait, const Site& at) {

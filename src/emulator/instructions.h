@@ -35,6 +35,7 @@ u32 ballot(bool p, Site at);
 void sync_warp(Site at);
 bool elect_one(Site at);
 void store_matrix(void* row, u32 m0, u32 m1, u32 m2, u32 m3, Site at);
+void load_matrix_transposed(const void* row, u32 (&m)[4], Site at);
 
 // Block barriers.
 void named_barrier(u32 id, u32 threads, bool wait, Site at);

@@ -36,6 +36,7 @@ enum class Op : u8 {
     sync_warp,
     elect,
     store_matrix,
+    load_matrix,
     barrier_sync,
     barrier_arrive,
     set_registers,

@@ -69,6 +69,8 @@ const char* name_of(Op op) {
             return "elect_one";
         case Op::store_matrix:
             return "store_matrix";
+        case Op::load_matrix:
+            return "load_matrix";
         case Op::barrier_sync:
             return "a named barrier (sync)";
         case Op::barrier_arrive:

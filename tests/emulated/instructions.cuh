@@ -5,6 +5,7 @@
 #include "plan/params.h"
 #include "sm90/fence.cuh"
 #include "sm90/math.cuh"
+#include "sm90/matrix.cuh"
 #include "sm90/mbarrier.cuh"
 #include "sm90/tma.cuh"
 #include "sm90/wgmma.cuh"
@@ -222,6 +223,27 @@ void scalar_kernel(HOPFILL_GRID_CONSTANT const ScalarParams p) {
             sm90::store_global(p.out + i, r);
         }
     }
+}
+
+// ldmatrix.trans: the 4 x 128 bytes as they lie, then lane l's four words; and every byte that prmt can pick from the first two.
+struct TransposedParams {
+    const u16* stored;  // [4][8][8]
+    u32* words;         // [32][4]
+    u32* picked;        // [32]
+    u32 selector;
+};
+
+template <i32 Threads = 32>
+HOPFILL_KERNEL(Threads)
+void transposed_kernel(HOPFILL_GRID_CONSTANT const TransposedParams p) {
+    u16* const m = reinterpret_cast<u16*>(sm90::shared_memory());
+    const u32 lane = sm90::thread_index();
+    for (i32 i = 0; i < 8; ++i) sm90::store_shared(m + lane * 8 + i, sm90::load_global(p.stored + lane * 8 + i));
+    sm90::sync_warp();
+    u32 w[4];
+    sm90::load_matrix_transposed_x4(m + lane * 8, w);
+    for (i32 i = 0; i < 4; ++i) sm90::store_global(p.words + lane * 4 + i, w[i]);
+    sm90::store_global(p.picked + lane, sm90::permute_bytes(w[0], w[1], p.selector));
 }
 
 }  // namespace hopfill::instructions

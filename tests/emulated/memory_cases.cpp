@@ -126,6 +126,23 @@ void add_stmatrix(Cases& cases) {
     cases.push_back(std::move(c));
 }
 
+void add_ldmatrix(Cases& cases) {
+    InstructionCase c;
+    c.name = "ldmatrix x4 trans, prmt";
+    c.kernel = "hopfill::instructions::transposed_kernel<32>";
+    c.threads = 32;
+    c.shared_bytes = 512;
+    std::vector<u16> stored(256);
+    for (u32 i = 0; i < stored.size(); ++i) stored[i] = static_cast<u16>(i * 259 + 7);
+    c.buffers = {{"stored", bytes_of(stored)}, {"words", std::vector<u8>(512), true}, {"picked", std::vector<u8>(128), true}};
+    c.params = [](const Place& at) -> Result<std::vector<u8>> {
+        return bytes_of(instructions::TransposedParams{static_cast<const u16*>(at.buffers[0]), static_cast<u32*>(at.buffers[1]),
+                                                       static_cast<u32*>(at.buffers[2]), 0x7520});
+    };
+    c.emulated = [](const void* p) { instructions::transposed_kernel<32>(*static_cast<const instructions::TransposedParams*>(p)); };
+    cases.push_back(std::move(c));
+}
+
 using instructions::Scalar;
 
 template <Scalar S>
@@ -216,6 +233,7 @@ void add_tma_cases(Cases& cases) {
     add_ragged(cases);
     add_edges(cases);
     add_stmatrix(cases);
+    add_ldmatrix(cases);
 }
 
 void add_scalar_cases(Cases& cases) {

@@ -283,6 +283,28 @@ TEST(Matrix, StoresFragmentsAsTheFigureShows) {
     for (u32 i = 0; i < 256; ++i) EXPECT_EQ(stored[i], i);
 }
 
+TEST(Warp, LdmatrixTransposesAndPrmtPicksBytes) {
+    std::vector<u16> stored(256);
+    for (u32 i = 0; i < 256; ++i) stored[i] = static_cast<u16>(i * 259 + 7);
+    for (const u32 selector : {0x6420u, 0x7531u, 0x0123u, 0x4567u}) {
+        std::vector<u32> words(128), picked(32);
+        instructions::TransposedParams p{stored.data(), words.data(), picked.data(), selector};
+        const Launch launch{1, 32, 512, 0, {buffer("stored", stored), buffer("words", words, true), buffer("picked", picked, true)}};
+        const Report r = emulator::emulate(launch, [&] { instructions::transposed_kernel<>(p); });
+        ASSERT_EQ(kind_of(r), "clean") << text_of(r);
+        for (u32 lane = 0; lane < 32; ++lane) {
+            for (u32 i = 0; i < 4; ++i) {
+                const u32 row = 2 * (lane % 4), column = lane / 4;
+                EXPECT_EQ(words[lane * 4 + i], stored[i * 64 + row * 8 + column] | u32{stored[i * 64 + (row + 1) * 8 + column]} << 16);
+            }
+            u8 bytes[8], want[4];
+            std::memcpy(bytes, &words[lane * 4], 8);
+            for (u32 i = 0; i < 4; ++i) want[i] = bytes[selector >> 4 * i & 7];
+            EXPECT_EQ(std::memcmp(&picked[lane], want, 4), 0);
+        }
+    }
+}
+
 TEST(Warp, ShufflesAndVotes) {
     std::vector<u32> out(32 * 6);
     const auto kernel = [&] {

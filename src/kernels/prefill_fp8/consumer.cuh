@@ -1,0 +1,140 @@
+// A consumer warpgroup up to hd128: the softmax of a block runs beside the block before's P V, whose result waits in registers of its own. The
+// stream does not stop between jobs, as in prefill/consumer.cuh.
+#pragma once
+
+#include "prefill_fp8/mainloop.cuh"
+
+namespace hopfill {
+
+template <KernelConfig C>
+struct Fp8Consumer : Fp8Mainloop<C> {
+    using Base = Fp8Mainloop<C>;
+    using typename Base::RowSoftmax, typename Base::Scales;
+    using Base::number, Base::taken, Base::shared, Base::params, Base::warpgroup, Base::kN, Base::kD;
+    using Base::wait_turn, Base::pass_turn, Base::multiply_qk, Base::zero, Base::job, Base::wait_job, Base::wait_q;
+    using Base::finish_job, Base::finish_sums, Base::release_q;
+
+    RowSoftmax softmax;
+    Scales scales;
+    float rescale[2];  // takes the output to the reference of P, whose product with V is still to come
+
+    HOPFILL_INLINE Fp8Consumer(const PrefillFp8Params& p, Shared<C> s, u32 w) : Base(p, s, w) {}
+
+    // Q K^T of block n beside P V of the block before.
+    template <bool Masked>
+    HOPFILL_INLINE void step(float (&o)[kD / 2], u32 (&p)[kN / 32][4], i32 n) {
+        float s[kN / 2], t[kD / 2];
+        issue(s, t, p);
+        advance<Masked>(o, p, s, t, n);
+    }
+
+    HOPFILL_INLINE void run() {
+        // The first turn is warpgroup 0's: it gives itself the arrival that its predecessor would have made.
+        if constexpr (C.pingpong) {
+            if (warpgroup == 0) sm90::named_barrier_arrive(kTurn, 256);
+        }
+        if (wait_job()) {
+            float o[kD / 2];
+            u32 p[kN / 32][4];
+            zero(o);
+            i32 n = sm90::load_shared(&job()->blocks) - 1;
+            first_block(n, p);
+#pragma unroll 1
+            for (;;) {
+                --n;
+#pragma unroll 1
+                for (; n >= sm90::load_shared(&job()->unmasked); --n) step<true>(o, p, n);
+#pragma unroll 1
+                for (; n >= 0; --n) step<false>(o, p, n);
+                release_q();
+                const u32 done = (number - 1) % kJobSlots;
+                const float unit = scales.output(params, shared.job(done));
+
+                if (!wait_job()) {
+                    float t[kD / 2], inverse[2];
+                    this->wait_v(taken - 1);
+                    sm90::wgmma_fence();
+                    this->template multiply_pv<kD>(t, p, taken - 1, 0);
+                    finish_sums(shared.job(done), softmax, unit, inverse);
+                    collect(o, t, taken - 1);
+                    finish_job(done, o, inverse);
+                    break;
+                }
+                float s[kN / 2], t[kD / 2], inverse[2];
+                n = sm90::load_shared(&job()->blocks) - 1;
+                scales.open(params, job(), warpgroup);
+                wait_q();
+                finish_sums(shared.job(done), softmax, unit, inverse);
+                issue(s, t, p);
+                softmax.reset();
+                advance<true>(o, p, s, t, n);
+                finish_job(done, o, inverse);
+                zero(o);
+            }
+        }
+        if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait<0>();
+        // Warpgroup 0 takes the arrival that the last warpgroup's last turn left, so that the barrier ends empty.
+        if constexpr (C.pingpong) {
+            if (warpgroup == 0) sm90::named_barrier_sync(kTurn, 256);
+        }
+    }
+
+private:
+    // s = Q K^T of the next block, t = P V of the one before: issued.
+    HOPFILL_INLINE void issue(float (&s)[kN / 2], float (&t)[kD / 2], const u32 (&p)[kN / 32][4]) {
+        this->wait_k();
+        wait_turn();
+        sm90::wgmma_fence();
+        multiply_qk(s);
+        this->wait_v(taken - 1);
+        sm90::wgmma_fence();
+        this->template multiply_pv<kD>(t, p, taken - 1, 0);
+        pass_turn();
+    }
+
+    // Waits for P V of block `at` and adds it to the output.
+    HOPFILL_INLINE void collect(float (&o)[kD / 2], float (&t)[kD / 2], u32 at) {
+        sm90::wgmma_wait<0>();
+        sm90::pin_registers(t);
+        this->release_v(at);
+        this->template promote<kD>(o, t, 0, rescale);
+    }
+
+    // From the logits of block n to its P, with P V of the block before added to the output on the way.
+    template <bool Masked>
+    HOPFILL_INLINE void advance(float (&o)[kD / 2], u32 (&p)[kN / 32][4], float (&s)[kN / 2], float (&t)[kD / 2], i32 n) {
+        sm90::wgmma_wait<1>();
+        sm90::pin_registers(s);
+        this->release_k();
+        BlockScales<C> block;
+        if constexpr (C.scale_block != 0) block.get(shared.scales((taken - 2) % Base::kGeometry.vt_stages));
+        float next[2];
+        const typename Base::Weights weights = this->template raise<Masked>(s, softmax, scales, block, n, Masked ? this->visible(job()) : 0, next);
+        collect(o, t, taken - 2);
+        this->make_p(s, softmax, weights, p);
+        rescale[0] = next[0];
+        rescale[1] = next[1];
+    }
+
+    // The first block of the first job, n: nothing to overlap with.
+    HOPFILL_INLINE void first_block(i32 n, u32 (&p)[kN / 32][4]) {
+        float s[kN / 2];
+        scales.open(params, job(), warpgroup);
+        BlockScales<C> block;
+        if constexpr (C.scale_block != 0) block.load(params, job(), n);
+        softmax.reset();
+        const i32 limit = this->visible(job());
+        wait_q();
+        this->wait_k();
+        wait_turn();
+        sm90::wgmma_fence();
+        multiply_qk(s);
+        pass_turn();
+        sm90::wgmma_wait<0>();
+        sm90::pin_registers(s);
+        this->release_k();
+        this->make_p(s, softmax, this->template raise<true>(s, softmax, scales, block, n, limit, rescale), p);
+    }
+};
+
+}  // namespace hopfill

@@ -1,0 +1,187 @@
+// The work of a consumer warpgroup on e4m3: Q K^T, softmax, P V, and the promotion of each block's P V into the float32 output. See SCHEDULE.md.
+#pragma once
+
+#include "prefill/epilogue.cuh"
+#include "prefill/mask.cuh"
+#include "prefill/shared.cuh"
+#include "prefill_fp8/scales.cuh"
+#include "prefill_fp8/softmax.cuh"
+#include "sm90/wgmma.cuh"
+#include "tile/descriptor.cuh"
+#include "tile/fragment.cuh"
+
+namespace hopfill {
+
+template <KernelConfig C>
+struct Fp8Mainloop {
+    static constexpr Geometry kGeometry = geometry(C);
+    static constexpr i32 kN = C.tile_n;
+    static constexpr i32 kD = C.head_dim;
+    static constexpr i32 kFactors = scale_factors(C);
+    using RowSoftmax = Fp8Softmax<kN, kFactors>;
+    using Scales = JobScales<C>;
+
+    const PrefillFp8Params& params;
+    Shared<C> shared;
+    u32 warpgroup;
+    // Registers are scarce: all slots and phases follow from two counts.
+    u32 number = 0;  // jobs whose every Q K^T is complete: the number of the one in progress
+    u32 taken = 0;   // blocks of K whose Q K^T is complete; of V, one less, or as many
+
+    HOPFILL_INLINE Fp8Mainloop(const PrefillFp8Params& p, Shared<C> s, u32 w) : params(p), shared(s), warpgroup(w) {}
+
+    HOPFILL_INLINE static bool warp_leader() { return sm90::lane_index() == 0; }
+
+    // s = Q K^T of the next block: issued, not awaited.
+    HOPFILL_INLINE void multiply_qk(float (&s)[kN / 2]) {
+        // A vote's result is known to be uniform; a number carried through the job loop is not (prefill/mainloop.cuh).
+        const bool second = kGeometry.q_slots > 1 && sm90::vote_any(q_slot() != 0);
+        const u64 a = k_major_descriptor(shared.q(warpgroup, 0)) + (second ? descriptor_offset(kGeometry.q_tile) : 0);
+        const u64 b = k_major_descriptor(shared.k(0, taken % C.stages));
+#pragma unroll
+        for (i32 d = 0; d < kD / 32; ++d) {
+            const u32 inside = d % 4 * 32;
+            sm90::wgmma_ss<kN, C.elem>(s, a + descriptor_offset(d / 4 * kRowsPerWarpgroup * kSlabBytes + inside),
+                                       b + descriptor_offset(d / 4 * kGeometry.kv_slab + inside), d != 0);
+        }
+        sm90::wgmma_commit();
+    }
+
+    // t = P V of block `at`, columns [first, first + Columns) of the output: issued, not awaited. Never added to what came before:
+    // the tensor core keeps 13 fraction bits of an e4m3 sum, which is enough for one block.
+    template <i32 Columns>
+    HOPFILL_INLINE void multiply_pv(float (&t)[Columns / 2], const u32 (&p)[kN / 32][4], u32 at, i32 first) {
+        const u64 b = k_major_descriptor(shared.vt(at % kGeometry.vt_stages)) + descriptor_offset(first * kSlabBytes);
+#pragma unroll
+        for (i32 n = 0; n < kN / 32; ++n)
+            sm90::wgmma_rs<Columns, C.elem>(t, p[n], b + descriptor_offset(n / 4 * kD * kSlabBytes + n % 4 * 32), n != 0);
+        sm90::wgmma_commit();
+    }
+
+    // o = o * rescale + t: the rescaling that an online softmax needs anyway, and the promotion, in one instruction an element.
+    template <i32 Columns>
+    HOPFILL_INLINE static void promote(float (&o)[kD / 2], const float (&t)[Columns / 2], i32 first, const float (&rescale)[2]) {
+#pragma unroll
+        for (i32 i = 0; i < Columns / 2; ++i) o[first / 2 + i] = sm90::fma_float(o[first / 2 + i], rescale[fragment_half(i)], t[i]);
+    }
+
+    HOPFILL_INLINE void wait_k() const { sm90::mbarrier_wait(shared.k_full(0) + taken % C.stages, taken / C.stages % 2); }
+    HOPFILL_INLINE void release_k() {
+        if (warp_leader()) sm90::mbarrier_arrive(shared.k_empty(0) + taken % C.stages);
+        ++taken;
+    }
+    HOPFILL_INLINE void wait_v(u32 at) const { sm90::mbarrier_wait(shared.vt_full() + at % kGeometry.vt_stages, at / kGeometry.vt_stages % 2); }
+    HOPFILL_INLINE void release_v(u32 at) const {
+        // Every lane has read the multipliers that lie beside the block.
+        if constexpr (C.scale_block != 0) sm90::sync_warp();
+        if (warp_leader()) sm90::mbarrier_arrive(shared.vt_empty() + at % kGeometry.vt_stages);
+    }
+
+    // Barrier numbers as immediate operands: as registers they cost two that are not there.
+    HOPFILL_INLINE void wait_turn() const {
+        if constexpr (C.pingpong) {
+            if (warpgroup == 0)
+                sm90::named_barrier_sync(kTurn, 256);
+            else
+                sm90::named_barrier_sync(kTurn + 1, 256);
+        }
+    }
+    HOPFILL_INLINE void pass_turn() const {
+        if constexpr (C.pingpong) {
+            if (warpgroup == 0)
+                sm90::named_barrier_arrive(kTurn + 1, 256);
+            else
+                sm90::named_barrier_arrive(kTurn, 256);
+        }
+    }
+
+    HOPFILL_INLINE static void zero(float (&o)[kD / 2]) {
+#pragma unroll
+        for (i32 i = 0; i < kD / 2; ++i) o[i] = 0.0f;
+    }
+
+    // Key of this thread's first column in block n.
+    HOPFILL_INLINE static i32 first_key(i32 n) { return n * kN + fragment_column(sm90::thread_index()); }
+
+    // What turns a block's logits into its P.
+    struct Weights {
+        float logit[kFactors], weight[kFactors], used[2];
+    };
+
+    // Masks the raw logits of block n and finds their maxima; `rescale` takes outputs to the new references and to this block's unit of V.
+    template <bool Masked>
+    HOPFILL_INLINE static Weights raise(float (&s)[kN / 2], RowSoftmax& softmax, Scales& scales, const BlockScales<C>& block, i32 n, i32 visible,
+                                        float (&rescale)[2]) {
+        if constexpr (Masked) {
+            const i32 limit[2] = {visible, visible + (C.mask == Mask::causal ? 8 : 0)};
+            mask_block<C>(s, first_key(n), limit);
+        }
+        Weights w;
+        const float unit = scales.enter(block, w.logit, w.weight);
+        softmax.raise(s, w.logit, w.used, rescale);
+        if constexpr (C.scale_block != 0) {
+            rescale[0] *= unit;
+            rescale[1] *= unit;
+        }
+        return w;
+    }
+
+    // The logits' exponentials, as fragments of P.
+    HOPFILL_INLINE static void make_p(float (&s)[kN / 2], RowSoftmax& softmax, const Weights& w, u32 (&p)[kN / 32][4]) {
+        softmax.exponentials(s, w.logit, w.used);
+        if constexpr (kFactors > 1) {
+#pragma unroll
+            for (i32 i = 0; i < kN / 2; ++i) s[i] *= w.weight[RowSoftmax::factor_of(i)];
+        }
+        pack_fragments_e4m3<kN>(s, p);
+    }
+
+    // Keys that this thread's first row of a job sees. With a causal mask the second, eight below, sees eight more if it is a row of the sequence;
+    // what other rows see is stored nowhere.
+    HOPFILL_INLINE i32 visible(const Job* job) const {
+        const i32 row = sm90::load_shared(&job->row0) + warpgroup * kRowsPerWarpgroup + fragment_row(sm90::thread_index());
+        return visible_keys<C>(row, sm90::load_shared(&job->q_len), sm90::load_shared(&job->kv_len));
+    }
+
+    HOPFILL_INLINE u32 q_slot() const { return number % kGeometry.q_slots; }
+    HOPFILL_INLINE const Job* job() const { return shared.job(number % kJobSlots); }
+
+    // Waits until job `number` is described; false when there is none.
+    HOPFILL_INLINE bool wait_job() const {
+        sm90::mbarrier_wait(shared.job_full() + number % kJobSlots, number / kJobSlots % 2);
+        return sm90::load_shared(&job()->blocks) != kNoMoreJobs;
+    }
+    HOPFILL_INLINE void wait_q() const { sm90::mbarrier_wait(shared.q_full(warpgroup) + q_slot(), number / kGeometry.q_slots % 2); }
+
+    // Every Q K^T of job `number` is complete: on to the next.
+    HOPFILL_INLINE void release_q() {
+        if (warp_leader()) sm90::mbarrier_arrive(shared.q_empty(warpgroup) + q_slot());
+        ++number;
+    }
+
+    // The sums of a job whose last softmax step is done: writes the LSE, returns what its outputs are to be multiplied with.
+    HOPFILL_INLINE void finish_sums(const Job* job, RowSoftmax& softmax, float unit, float (&inverse)[2]) const {
+        float lse[2];
+        softmax.finish(inverse, lse);
+        inverse[0] *= unit;
+        inverse[1] *= unit;
+        store_lse<C>(params, job, warpgroup, lse);
+    }
+
+    // The output rows of a job whose products are complete; then its slot may be used again.
+    HOPFILL_INLINE void finish_job(u32 slot, float (&o)[kD / 2], const float (&inverse)[2]) const {
+        const Job* at = shared.job(slot);
+        Job job;
+        job.head = sm90::load_shared(&at->head);
+        job.sequence = sm90::load_shared(&at->sequence);
+        job.row0 = sm90::load_shared(&at->row0);
+        job.q_len = sm90::load_shared(&at->q_len);
+        job.q_start = sm90::load_shared(&at->q_start);
+        sm90::sync_warp();
+        if (warp_leader()) sm90::mbarrier_arrive(shared.job_empty() + slot);
+        scale_channels<C>(params, job.head, o);
+        store_output<C>(params, job, warpgroup, shared.o(warpgroup), o, inverse);
+    }
+};
+
+}  // namespace hopfill

@@ -1,0 +1,84 @@
+// Online softmax whose P is rounded to e4m3: as prefill/softmax.cuh, with the row's maximum mapped to 2^8, so that P uses the format's whole range
+// (448 is the largest value; 2^-9 the smallest), and with multipliers of K that may change from one half of a block to the other.
+#pragma once
+
+#include "sm90/math.cuh"
+#include "tile/fragment.cuh"
+
+namespace hopfill {
+
+// 1 / v for a positive v, to an ulp or two: an exact division is a subroutine, for which there are no registers.
+HOPFILL_INLINE float inverse_of(float v) {
+    const float near = sm90::exp2_approx(-sm90::log2_approx(v));
+    return near * sm90::fma_float(-v, near, 2.0f);
+}
+
+// Two rows a thread. `reference` is the row's running maximum of scaled logits, less kOffset; sums are this thread's share.
+template <i32 N, i32 Factors>
+struct Fp8Softmax {
+    static constexpr float kOffset = 8.0f;
+    float reference[2];
+    float sum[2];
+
+    // Which factor the logit in accumulator i takes.
+    static constexpr i32 factor_of(i32 i) { return i / (N / 2 / Factors); }
+
+    HOPFILL_INLINE void reset() {
+        reference[0] = reference[1] = -sm90::infinity();
+        sum[0] = sum[1] = 0.0f;
+    }
+
+    // Raises the references to this block's maxima where they are higher; returns what exponentials() is to use, and in `rescale` what earlier sums
+    // (done here) and outputs (the caller's) are to be multiplied with.
+    // A row of which every logit is -inf keeps -inf as its reference and gets 0 everywhere, never -inf - -inf.
+    HOPFILL_INLINE void raise(const float (&s)[N / 2], const float (&scale)[Factors], float (&used)[2], float (&rescale)[2]) {
+#pragma unroll
+        for (i32 h = 0; h < 2; ++h) {
+            float top = -sm90::infinity();
+#pragma unroll
+            for (i32 f = 0; f < Factors; ++f) top = sm90::max_float(top, sm90::fma_float(maximum(s, h, f), scale[f], -kOffset));
+            top = sm90::max_float(top, sm90::shuffle_xor(top, 1u));
+            top = sm90::max_float(top, sm90::shuffle_xor(top, 2u));
+            const float raised = sm90::max_float(reference[h], top);
+            used[h] = raised == -sm90::infinity() ? 0.0f : raised;
+            rescale[h] = sm90::exp2_approx(reference[h] - used[h]);
+            reference[h] = raised;
+            sum[h] *= rescale[h];
+        }
+    }
+
+    // Replaces raw logits s by 2^8 P = exp2(scale * s - reference).
+    HOPFILL_INLINE void exponentials(float (&s)[N / 2], const float (&scale)[Factors], const float (&used)[2]) {
+#pragma unroll
+        for (i32 i = 0; i < N / 2; ++i) {
+            const i32 h = fragment_half(i);
+            s[i] = sm90::exp2_approx(sm90::fma_float(s[i], scale[factor_of(i)], -used[h]));
+            sum[h] += s[i];
+        }
+    }
+
+    // Completes the sums over the quad; inverse[h] is 0 for a row without keys. Returns the natural log-sum-exp in lse.
+    HOPFILL_INLINE void finish(float (&inverse)[2], float (&lse)[2]) {
+#pragma unroll
+        for (i32 h = 0; h < 2; ++h) {
+            sum[h] += sm90::shuffle_xor(sum[h], 1u);
+            sum[h] += sm90::shuffle_xor(sum[h], 2u);
+            inverse[h] = sum[h] == 0.0f ? 0.0f : 1.0f / sum[h];
+            constexpr float kLn2 = 0.693147180559945f;
+            lse[h] = sum[h] == 0.0f ? -sm90::infinity() : (reference[h] + sm90::log2_approx(sum[h])) * kLn2;
+        }
+    }
+
+private:
+    // This thread's largest logit of row h among those of factor f.
+    HOPFILL_INLINE static float maximum(const float (&s)[N / 2], i32 h, i32 f) {
+        constexpr i32 kShare = N / 2 / Factors;
+        float top = s[f * kShare + 2 * h];
+#pragma unroll
+        for (i32 i = f * kShare + 1; i < (f + 1) * kShare; ++i)
+            if (fragment_half(i) == h && i != f * kShare + 2 * h) top = sm90::max_float(top, s[i]);
+        return top;
+    }
+};
+
+}  // namespace hopfill

@@ -1,0 +1,114 @@
+// V^T for the products: e4m3 wgmma takes its second operand K-major only, so V [keys, head_dim] is turned into [head_dim, keys] on its way. Three
+// warps of the producer's warpgroup read what TMA brought, 8x8 matrices of byte pairs at a time, and write a second ring.
+//
+// Within 16 keys the columns of V^T come out as keys 0 1 8 9 | 2 3 10 11 | 4 5 12 13 | 6 7 14 15: the order in which a thread's accumulators of
+// Q K^T, packed four to a word, make a fragment of P (tile/fragment.cuh). Neither side has to exchange anything between lanes.
+#pragma once
+
+#include "prefill/shared.cuh"
+#include "prefill_fp8/scales.cuh"
+#include "sm90/fence.cuh"
+#include "sm90/math.cuh"
+#include "sm90/matrix.cuh"
+#include "tile/descriptor.cuh"
+
+namespace hopfill {
+
+template <KernelConfig C>
+struct Transposer {
+    static constexpr Geometry kGeometry = geometry(C);
+    static constexpr i32 kWarps = Shared<C>::transposers();
+    static constexpr i32 kAtOnce = 4;  // units that a warp has in registers
+    // A unit is 32 keys by 16 columns: four matrices.
+    static constexpr i32 kKeyUnits = C.tile_n / 32;
+    static constexpr i32 kUnits = kKeyUnits * (C.head_dim / 16);
+
+    const PrefillFp8Params& params;
+    Shared<C> shared;
+    i32 warp;  // 0, 1, 2
+    Ring<kGeometry.v_stages> v;
+    Ring<kGeometry.vt_stages> vt;
+    Ring<kJobSlots> jobs;
+
+    HOPFILL_INLINE Transposer(const PrefillFp8Params& p, Shared<C> s, i32 w)
+        : params(p), shared(s), warp(w), v(s.v_full(0), s.v_empty(0)), vt(s.vt_full(), s.vt_empty()), jobs(s.job_full(), s.job_empty()) {}
+
+    // Lane l reads row l % 8 of matrix l / 8, which holds eight keys by sixteen columns.
+    HOPFILL_INLINE static void load_unit(const u8* from, i32 unit, u32 (&m)[4]) {
+        const u32 key = unit % kKeyUnits * 32 + sm90::lane_index();
+        const i32 column = unit / kKeyUnits;
+        sm90::load_matrix_transposed_x4(from + column / 8 * kGeometry.kv_slab + swizzled_chunk(key, column % 8), m);
+    }
+
+    // Each register holds two keys of columns 2 g and 2 g + 1, g = lane / 4: two registers make four keys of one column. The matrices that are
+    // written take even columns from the lower half of the warp and odd ones from the upper (and the other way round), so that the eight rows of a
+    // matrix lie in eight different groups of banks.
+    HOPFILL_INLINE static void store_unit(u8* to, i32 unit, const u32 (&m)[4]) {
+        const u32 lane = sm90::lane_index();
+        const u32 pick[2] = {lane < 16 ? 0x6420u : 0x7531u, lane < 16 ? 0x7531u : 0x6420u};
+        const u32 row = lane % 8, matrix = lane / 8;
+        const u32 column = unit / kKeyUnits * 16 + 2 * row + ((row >= 4) ^ (matrix % 2));
+        const u32 chunk = unit % kKeyUnits * 2 + matrix / 2;
+        sm90::store_matrix_x4(to + chunk / 8 * (C.head_dim * kSlabBytes) + swizzled_chunk(column, chunk % 8), sm90::permute_bytes(m[0], m[1], pick[0]),
+                              sm90::permute_bytes(m[0], m[1], pick[1]), sm90::permute_bytes(m[2], m[3], pick[0]),
+                              sm90::permute_bytes(m[2], m[3], pick[1]));
+    }
+
+    // What it has to know of a job.
+    struct Task {
+        i32 blocks, sequence, head, kv_len;
+    };
+
+    HOPFILL_INLINE Task next_task() {
+        jobs.wait_full();
+        const Job* job = shared.job(jobs.slot);
+        const Task task{sm90::load_shared(&job->blocks), sm90::load_shared(&job->sequence), sm90::load_shared(&job->head),
+                        sm90::load_shared(&job->kv_len)};
+        sm90::sync_warp();
+        if (sm90::lane_index() == 0) jobs.release();
+        jobs.advance();
+        return task;
+    }
+
+    // With a block go the multipliers of the one that the consumers multiply by Q next: block `following` of a task, if it is not negative.
+    HOPFILL_INLINE void transpose_block(const Task& task, i32 following) {
+        const bool scaling = C.scale_block != 0 && warp == 0 && sm90::lane_index() == 0;
+        BlockScales<C> scales;
+        if (scaling) scales.load(params, task.sequence, task.head, following < 0 ? 0 : task.kv_len, following);
+        v.wait_full();
+        vt.wait_empty();
+        const u8* from = shared.v(0, v.slot);
+        u8* to = shared.vt(vt.slot);
+#pragma unroll 1
+        for (i32 first = warp; first < kUnits; first += kWarps * kAtOnce) {
+            u32 m[kAtOnce][4];
+#pragma unroll
+            for (i32 i = 0; i < kAtOnce; ++i)
+                if (first + i * kWarps < kUnits) load_unit(from, first + i * kWarps, m[i]);
+#pragma unroll
+            for (i32 i = 0; i < kAtOnce; ++i)
+                if (first + i * kWarps < kUnits) store_unit(to, first + i * kWarps, m[i]);
+        }
+        if (scaling) scales.put(shared.scales(vt.slot));
+        sm90::fence_async_shared();
+        sm90::sync_warp();
+        if (sm90::lane_index() == 0) {
+            sm90::mbarrier_arrive(vt.full_barrier());
+            v.release();
+        }
+        v.advance();
+        vt.advance();
+    }
+
+    // The producer describes the next job before it asks for this one's last V.
+    HOPFILL_INLINE void run() {
+        for (Task task = next_task(); task.blocks != kNoMoreJobs;) {
+#pragma unroll 1
+            for (i32 n = task.blocks - 1; n > 0; --n) transpose_block(task, n - 1);
+            task = next_task();
+            transpose_block(task, task.blocks - 1);
+        }
+    }
+};
+
+}  // namespace hopfill
