@@ -94,8 +94,8 @@ Result<std::uint64_t> emulate(const Plan& plan, const AttentionTensors& tensors,
 
 Result<void> load(const Plan& plan) {
     if (plan.backend != Backend::sm90) return {};
-    const std::size_t variants = planner::kernel_table().size() + planner::tuning_table().size();
-    if (plan.variant < 0 || static_cast<std::size_t>(plan.variant) >= variants) {
+    const int variants = planner::variants();
+    if (plan.variant < 0 || plan.variant >= variants) {
         return invalid("plan", "has kernel {}; plan() makes plans that have one from 0 to {}", plan.variant, variants - 1);
     }
     return cuda::load(planner::kernel_at(plan.variant));

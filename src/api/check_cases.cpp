@@ -251,13 +251,13 @@ Limits limits_for(Backend backend) {
     Limits limits;
     limits.features = *parse_features("all");
     if (backend == Backend::emulated) {
-        limits.features.long_kv = limits.features.f32 = limits.features.fp8 = false;
+        limits.features.long_kv = limits.features.f32 = false;
         limits.max_seq = 300;
         limits.max_batch = 3;
         limits.max_heads = 4;
         limits.max_work = 8'000'000;
     } else if (backend == Backend::sm90 || backend == Backend::automatic) {
-        limits.features.f32 = limits.features.fp8 = false;
+        limits.features.f32 = false;
         limits.max_seq = 1000;
         limits.max_work = 200'000'000;
     }

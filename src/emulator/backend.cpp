@@ -19,10 +19,13 @@ KernelFunction kernel_of(int row, std::integer_sequence<int, Part...>) {
 }
 
 KernelFunction find_kernel(const KernelConfig& config) {
-    const std::vector<KernelConfig>& table = planner::kernel_table();
-    const auto row = std::find(table.begin(), table.end(), config);
-    if (row == table.end()) return nullptr;
-    return kernel_of(static_cast<int>(row - table.begin()), std::make_integer_sequence<int, kParts>());
+    int first = 0;
+    for (const auto* table : {&planner::kernel_table(), &planner::first_use_table()}) {
+        const auto row = std::find(table->begin(), table->end(), config);
+        if (row != table->end()) return kernel_of(first + static_cast<int>(row - table->begin()), std::make_integer_sequence<int, kParts>());
+        first += static_cast<int>(table->size());
+    }
+    return nullptr;
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The kernels of the planner's table, compiled for the host: instances.cpp is compiled in several parts, each with every kParts-th row.
+// The kernels that the planner chooses from, the catalogue's and then those of the first-use table, compiled for the host: instances.cpp is
+// compiled in several parts, each with every kParts-th row.
 #pragma once
 
 #include "emulator/backend.h"
@@ -9,7 +10,7 @@ namespace hopfill::emulator {
 using KernelFunction = void (*)(const PrefillFp8Params&);
 
 constexpr int kParts = 8;
-// Row `part` + kParts * i of the table, or null past its end.
+// Row `part` + kParts * i of both tables, or null past their end.
 template <int Part>
 KernelFunction kernel_of_part(int i);
 

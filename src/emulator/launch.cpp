@@ -1,6 +1,7 @@
 // A launch of the planner's, run on host memory.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <tuple>
 
 #include "emulator/emulate.h"
@@ -19,6 +20,12 @@ std::size_t extent(const TensorMapSpec& s, bool packed, i32 rows) {
     }
     for (std::size_t d = 2; d < 5; ++d) last += (s.size[d] - 1) * s.stride[d - 1];
     return last + bytes;
+}
+
+// Floats that a kernel may read of multipliers for `heads` heads of `tokens` tokens.
+std::size_t extent(const ScaleView& v, i32 batch, i32 heads, i32 tokens) {
+    const i64 blocks = v.block_tokens == 0 ? 1 : (std::max(tokens, 1) + v.block_tokens - 1) / v.block_tokens;
+    return static_cast<std::size_t>(i64{v.batch} * (batch - 1) + i64{v.head} * ((heads - 1) / v.heads_per_entry) + v.block * (blocks - 1) + 1);
 }
 
 }  // namespace
@@ -47,6 +54,19 @@ Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel
         const std::size_t bytes = (static_cast<std::size_t>(params.batch) + 1) * sizeof(i32);
         launch.buffers.push_back({"cu_seqlens_q", params.cu_seqlens_q, bytes, false});
         launch.buffers.push_back({"cu_seqlens_k", params.cu_seqlens_k, bytes, false});
+    }
+    if (spec.config.family == Family::prefill_fp8) {
+        const i32 kv_heads = params.heads / params.heads_per_kv_head;
+        const i32 tokens_q = packed ? params.total_q : params.seqlen_q, tokens_kv = packed ? params.total_kv : params.seqlen_kv;
+        for (const auto& [name, view, heads, tokens] :
+             {std::tuple{"q_scale", &params.q_scale, params.heads, tokens_q}, std::tuple{"k_scale", &params.k_scale, kv_heads, tokens_kv},
+              std::tuple{"v_scale", &params.v_scale, kv_heads, tokens_kv}})
+            if (view->data != nullptr)
+                launch.buffers.push_back({name, view->data, extent(*view, params.batch, heads, tokens) * sizeof(float), false});
+        if (params.v_channel_scale != nullptr) {
+            const i64 floats = i64{params.v_channel_stride} * (kv_heads - 1) + params.channels;
+            launch.buffers.push_back({"v_channel_scale", params.v_channel_scale, static_cast<std::size_t>(floats) * sizeof(float), false});
+        }
     }
     u32 counter[2] = {0, 0};
     if (spec.config.dynamic) {

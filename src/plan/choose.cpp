@@ -19,18 +19,20 @@ Error unsupported(std::string argument, std::string message) { return {Code::uns
 
 // TMA needs 16-byte strides below 2^40 bytes (cuTensorMapEncodeTiled), rows of ragged tensors below 2^35 (plan/tensor_map.h). Strides of empty
 // tensors and of dimensions of one element are never used.
-Result<void> check_strides(const char* name, const Strides& s, bool packed, std::int64_t batch, std::int64_t seq, std::int64_t heads) {
+Result<void> check_strides(const char* name, const Strides& s, DType dtype, bool packed, std::int64_t batch, std::int64_t seq, std::int64_t heads) {
     const struct {
         const char* axis;
         std::int64_t stride, extent;
         int bits;
     } axes[] = {{"batch", s.batch, batch, 38}, {"seq", s.seq, seq, packed ? 34 : 38}, {"heads", s.head, heads, 38}};
     if (batch == 0 || seq == 0) return {};
+    const std::int64_t of_16_bytes = 16 / size_of(dtype);
     for (const auto& a : axes) {
         if (a.extent <= 1) continue;
-        if (a.stride % 8 != 0 || a.stride <= 0 || a.stride >= (std::int64_t{1} << a.bits))
+        const int bits = a.bits + (of_16_bytes == 16 ? 1 : 0);
+        if (a.stride % of_16_bytes != 0 || a.stride <= 0 || a.stride >= (std::int64_t{1} << bits))
             return unsupported(fmt::format("{}.strides[{}]", name, a.axis),
-                               fmt::format("{} elements; TMA needs a positive multiple of 8 (16 bytes) below 2^{}", a.stride, a.bits));
+                               fmt::format("{} elements; TMA needs a positive multiple of {} (16 bytes) below 2^{}", a.stride, of_16_bytes, bits));
     }
     return {};
 }
@@ -40,15 +42,26 @@ Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
     if (device.sm_major != 9 || device.sm_minor != 0)
         return unsupported("device", fmt::format("{} has compute capability {}.{}; the sm90 kernels need 9.0 (H100, H200, H20)", device.name,
                                                  device.sm_major, device.sm_minor));
-    if (p.dtype != DType::f16 && p.dtype != DType::bf16)
-        return unsupported("q", fmt::format("dtype {}; the sm90 kernels take f16 and bf16", name_of(p.dtype)));
+    const bool fp8 = p.dtype == DType::e4m3;
+    if (!fp8 && p.dtype != DType::f16 && p.dtype != DType::bf16)
+        return unsupported("q", fmt::format("dtype {}; the sm90 kernels take f16, bf16 and e4m3", name_of(p.dtype)));
     if (p.kv_dtype != p.dtype)
         return unsupported("k", fmt::format("dtype {} with a {} q; the sm90 kernels take one dtype", name_of(p.kv_dtype), name_of(p.dtype)));
-    if (p.out_dtype != p.dtype)
-        return unsupported("o",
-                           fmt::format("dtype {} with {} inputs; the sm90 kernels write the inputs' dtype", name_of(p.out_dtype), name_of(p.dtype)));
-    if (p.head_dim <= 0 || p.head_dim > 256 || p.head_dim % 8 != 0)
-        return unsupported("q", fmt::format("head_dim {}; multiples of 8 from 8 to 256 are supported", p.head_dim));
+    if (fp8 ? p.out_dtype != DType::f16 && p.out_dtype != DType::bf16 : p.out_dtype != p.dtype)
+        return unsupported("o", fmt::format("dtype {} with {} inputs; the sm90 kernels write {}", name_of(p.out_dtype), name_of(p.dtype),
+                                            fp8 ? "f16 and bf16" : "the inputs' dtype"));
+    if (p.v_transposed) return unsupported("v_transposed", "true; the sm90 kernels transpose v themselves");
+    if (p.scale_block != 0 && p.scale_block != 64 && p.scale_block != 128)
+        return unsupported("scale_block", fmt::format("{}; 64 and 128 are supported", p.scale_block));
+    for (const auto& [name, scale] : {std::pair{"q_scale", &p.q_scale}, std::pair{"k_scale", &p.k_scale}, std::pair{"v_scale", &p.v_scale}})
+        for (const std::int64_t stride : {scale->batch, scale->head, scale->block, scale->channel})
+            if (stride < 0 || stride >= (std::int64_t{1} << 31))
+                return unsupported(name, fmt::format("stride of {} elements; 0 to 2^31 - 1 are supported", stride));
+    if (p.v_scale.kind == ScaleKind::channel && p.v_scale.channel != 1 && p.head_dim > 1)
+        return unsupported("v_scale", fmt::format("stride of {} elements from channel to channel; 1 is supported", p.v_scale.channel));
+    const std::int64_t step = fp8 ? 16 : 8;
+    if (p.head_dim <= 0 || p.head_dim > 256 || p.head_dim % step != 0)
+        return unsupported("q", fmt::format("head_dim {}; multiples of {} from {} to 256 are supported", p.head_dim, step, step));
     if (p.heads <= 0 || p.kv_heads <= 0 || p.heads % p.kv_heads != 0)
         return Error{Code::invalid_argument, "k",
                      fmt::format("{} kv heads for {} query heads; heads must be a multiple of kv heads", p.kv_heads, p.heads)};
@@ -60,19 +73,25 @@ Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
                              p.tokens_q, p.tokens_kv, p.batch, p.heads));
     const std::int64_t batch = p.packed ? 1 : p.batch;
     const std::int64_t seq_q = p.packed ? p.tokens_q : p.max_seqlen_q, seq_kv = p.packed ? p.tokens_kv : p.max_seqlen_kv;
-    if (auto r = check_strides("q", p.q, p.packed, batch, seq_q, p.heads); !r) return r;
-    if (auto r = check_strides("k", p.k, p.packed, batch, seq_kv, p.kv_heads); !r) return r;
-    if (auto r = check_strides("v", p.v, p.packed, batch, seq_kv, p.kv_heads); !r) return r;
-    return check_strides("o", p.o, p.packed, batch, seq_q, p.heads);
+    if (auto r = check_strides("q", p.q, p.dtype, p.packed, batch, seq_q, p.heads); !r) return r;
+    if (auto r = check_strides("k", p.k, p.kv_dtype, p.packed, batch, seq_kv, p.kv_heads); !r) return r;
+    if (auto r = check_strides("v", p.v, p.kv_dtype, p.packed, batch, seq_kv, p.kv_heads); !r) return r;
+    return check_strides("o", p.o, p.out_dtype, p.packed, batch, seq_q, p.heads);
 }
 
-Elem elem_of(DType t) { return t == DType::f16 ? Elem::f16 : Elem::bf16; }
+Elem elem_of(DType t) { return t == DType::f16 ? Elem::f16 : t == DType::e4m3 ? Elem::e4m3 : Elem::bf16; }
+
+// Columns that a kernel multiplies for a problem's head_dim.
+int class_of(const AttentionProblem& p) {
+    if (p.dtype == DType::e4m3) return p.head_dim <= 64 ? 64 : p.head_dim <= 128 ? 128 : 256;
+    return *std::find_if(std::begin(kClasses), std::end(kClasses), [&](int d) { return d >= p.head_dim; });
+}
 
 bool fits(const KernelConfig& c, const AttentionProblem& p) {
     // The short family, which splits the keys in two, is chosen by the size of the batch, and its bits are not the main family's.
     if (p.batch_invariant && c.family == Family::prefill_short) return false;
     return c.elem == elem_of(p.dtype) && c.out == elem_of(p.out_dtype) && c.packed == p.packed && (c.mask == Mask::causal) == p.causal &&
-           c.head_dim == *std::find_if(std::begin(kClasses), std::end(kClasses), [&](int d) { return d >= p.head_dim; });
+           c.scale_block == p.scale_block && c.head_dim == class_of(p);
 }
 
 // Heads whose tiles run together: their K and V share L2 (0.64 of it: 32 of an H100's 50 MB), and no more heads of 4 tiles than make a wave (33 on
@@ -95,17 +114,26 @@ const std::vector<KernelConfig>& tuning_table() {
     static const std::vector<KernelConfig> table(std::begin(kTuningTable), std::end(kTuningTable));
     return table;
 }
-const KernelConfig& kernel_at(int variant) {
-    const int shipped = static_cast<int>(kernel_table().size());
-    return variant < shipped ? kernel_table()[static_cast<std::size_t>(variant)] : tuning_table()[static_cast<std::size_t>(variant - shipped)];
+const std::vector<KernelConfig>& first_use_table() {
+    static const std::vector<KernelConfig> table(std::begin(kFirstUseTable.row), std::end(kFirstUseTable.row));
+    return table;
 }
+const KernelConfig& kernel_at(int variant) {
+    std::size_t i = static_cast<std::size_t>(variant);
+    for (const auto* table : {&kernel_table(), &first_use_table()}) {
+        if (i < table->size()) return (*table)[i];
+        i -= table->size();
+    }
+    return tuning_table()[i];
+}
+int variants() { return static_cast<int>(kernel_table().size() + first_use_table().size() + tuning_table().size()); }
 
 int shared_bytes(const KernelConfig& config) { return geometry(config).total; }
 int threads(const KernelConfig& config) { return geometry(config).threads; }
 
 Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, int variant) {
     if (auto r = check(p, device); !r) return r.error();
-    if (variant < 0 || variant >= static_cast<int>(kernel_table().size() + tuning_table().size()))
+    if (variant < 0 || variant >= variants())
         return Error{Code::invalid_argument, "variant", fmt::format("{} is outside the kernel tables", variant)};
     const KernelConfig& c = kernel_at(variant);
     if (!fits(c, p)) return unsupported("variant", fmt::format("{} does not compute this problem", kernel_name(c)));
@@ -145,11 +173,10 @@ Result<Plan> choose(const AttentionProblem& p, const DeviceInfo& device) {
         judged.tokens_q = p.max_seqlen_q;
         judged.tokens_kv = p.max_seqlen_kv;
     }
-    const std::vector<KernelConfig>& table = kernel_table();
     int best = -1;
     double least = 0;
-    for (int i = 0; i < static_cast<int>(table.size()); ++i) {
-        const KernelConfig& c = table[static_cast<std::size_t>(i)];
+    for (int i = 0; i < static_cast<int>(kernel_table().size() + first_use_table().size()); ++i) {
+        const KernelConfig& c = kernel_at(i);
         if (!fits(c, p)) continue;
         const double us = modelled_us(c, judged, device);
         if (best >= 0 && us >= least) continue;

@@ -32,6 +32,10 @@ constexpr TileCost kCosts[] = {
     {Family::prefill, 128, 2, 1.11, 1.749, 0.969},
     {Family::prefill, 192, 2, 3.00, 1.820, 0.980},  // interpolated
     {Family::prefill, 256, 2, 4.94, 1.474, 0.992},
+    // From one run on an H100 (prefill_fp8/SCHEDULE.md), before the kernels' last change.
+    {Family::prefill_fp8, 64, 2, 0.60, 1.250, 1.000},
+    {Family::prefill_fp8, 128, 2, 1.10, 1.600, 1.000},
+    {Family::prefill_fp8, 256, 2, 4.90, 3.200, 1.000},
 };
 
 const TileCost* find_cost(const KernelConfig& c) {

@@ -16,6 +16,7 @@ constexpr i32 clamp_high(i32 v, i32 high) { return v > high ? high : v; }
 // Byte offsets into the block's dynamic shared memory.
 //   prefill         every consumer warpgroup has its own 64 query rows; all read the same KV blocks
 //   prefill_short   the warpgroups share 64 query rows and split the KV blocks, each with its own ring; one merges what they found
+//   prefill_fp8     as prefill; V as TMA brings it waits in `v`, and what the products read, [head_dim, keys], is written to `vt` from there
 struct Geometry {
     i32 tile_m;           // query rows of a job
     i32 slab_columns;     // elements in 128 bytes
@@ -24,14 +25,18 @@ struct Geometry {
     i32 q_tile;           // bytes of a job's query rows
     i32 kv_slab;          // bytes of one slab of a KV block
     i32 kv_block;         // bytes of a K or V block
+    i32 v_stages;         // V blocks in flight
+    i32 vt_stages;        // transposed V blocks
+    i32 vt_block;         // bytes of one
     i32 rings;            // rings of K and of V
     i32 q_slots;          // query tiles in flight: two let the next job's queries arrive while this one's are read
     i32 o_slab;           // bytes of 64 staged output rows, one slab wide
     i32 o_slabs;          // slabs of the whole output
     i32 o_staged;         // slabs that a warpgroup stages at a time
     i32 merge_bytes;      // prefill_short: one warpgroup's partial result, 64 rows of float32 and two scalars a row and thread
-    i32 q, k, v, o, merge;  // offsets
+    i32 q, k, v, vt, o, merge;  // offsets
     i32 jobs;             // ring of job descriptions
+    i32 scales;           // prefill_fp8 with blocks of scales: multipliers of the block that follows each transposed one
     i32 barriers;
     i32 total;            // bytes to ask for at launch
     i32 threads;
@@ -39,6 +44,8 @@ struct Geometry {
 
 constexpr i32 kJobSlots = 4;
 constexpr i32 kJobBytes = 32;
+// Two multipliers of k, two of v. (Not a variable: one more of those in a cubin, used or not, changes its key.)
+constexpr i32 scale_bytes() { return 16; }
 
 constexpr Geometry geometry(const KernelConfig& c) {
     const bool split = c.family == Family::prefill_short;
@@ -55,21 +62,31 @@ constexpr Geometry geometry(const KernelConfig& c) {
     g.o_slab = kRowsPerWarpgroup * kSlabBytes;
     g.o_slabs = ceil_div(c.head_dim * elem_bytes(c.out), kSlabBytes);
     g.merge_bytes = split ? 128 * 4 * (c.head_dim / 2 + 4) : 0;
-    const i32 kv_bytes = g.rings * c.stages * g.kv_block;
+    // prefill_fp8: V is read while the block before it is in the products; at hd256 one block as given leaves room for two transposed ones.
+    const bool transposes = c.family == Family::prefill_fp8;
+    g.v_stages = !transposes ? c.stages : g.slabs > 1 ? 1 : 2;
+    g.vt_stages = transposes ? 2 : 0;
+    g.vt_block = ceil_div(c.tile_n, kSlabBytes) * c.head_dim * kSlabBytes;
+    const i32 k_bytes = g.rings * c.stages * g.kv_block;
+    const i32 v_bytes = g.rings * g.v_stages * g.kv_block + g.vt_stages * g.vt_block;
     const i32 merges = split ? c.consumers - 1 : 0;
-    // full and empty of: q per warpgroup and slot, k and v per ring and stage, job slots, merges.
-    const i32 most_barriers = 2 * (2 * row_groups + 2 * g.rings * c.stages + kJobSlots + merges);
-    const i32 free = kSharedLimit - 2 * kv_bytes - merges * g.merge_bytes - kJobSlots * kJobBytes - most_barriers * 8 - g.q_tile;
+    // full and empty of: q per warpgroup and slot, k and v per ring and stage, vt per stage, job slots, merges.
+    const i32 scales = c.scale_block != 0 ? g.vt_stages * scale_bytes() : 0;
+    const i32 kv_barriers = g.rings * (c.stages + g.v_stages) + g.vt_stages;
+    const i32 most_barriers = 2 * (2 * row_groups + kv_barriers + kJobSlots + merges);
+    const i32 free = kSharedLimit - k_bytes - v_bytes - merges * g.merge_bytes - kJobSlots * kJobBytes - scales - most_barriers * 8 - g.q_tile;
     g.q_slots = free >= g.q_tile + row_groups * g.o_slabs * g.o_slab ? 2 : 1;
     g.o_staged = clamp_high((free - (g.q_slots - 1) * g.q_tile) / (row_groups * g.o_slab), g.o_slabs);
     g.q = 0;
     g.k = g.q + g.q_slots * g.q_tile;
-    g.v = g.k + kv_bytes;
-    g.o = g.v + kv_bytes;
+    g.v = g.k + k_bytes;
+    g.vt = g.v + g.rings * g.v_stages * g.kv_block;
+    g.o = g.v + v_bytes;
     g.merge = g.o + row_groups * g.o_staged * g.o_slab;
     g.jobs = g.merge + merges * g.merge_bytes;
-    g.barriers = g.jobs + kJobSlots * kJobBytes;
-    g.total = g.barriers + 2 * (g.q_slots * row_groups + 2 * g.rings * c.stages + kJobSlots + merges) * 8;
+    g.scales = g.jobs + kJobSlots * kJobBytes;
+    g.barriers = g.scales + scales;
+    g.total = g.barriers + 2 * (g.q_slots * row_groups + kv_barriers + kJobSlots + merges) * 8;
     g.threads = 128 * (c.consumers + 1);
     return g;
 }

@@ -18,6 +18,7 @@ enum class Mask : u8 {
 enum class Family : u8 {
     prefill,        // one producer warp and two or three consumer warpgroups, persistent, K and V streamed (kernels/prefill)
     prefill_short,  // one wave of balanced job lists (kernels/prefill_short)
+    prefill_fp8,    // e4m3 k and v: as prefill, with V transposed by the producer's warpgroup (kernels/prefill_fp8)
 };
 
 // A kernel, wholly. Every field changes the machine code; nothing else does.
@@ -33,6 +34,8 @@ struct KernelConfig {
     bool packed = false;      // ragged batch, found through cu_seqlens on the device
     bool dynamic = false;     // jobs come from a counter in global memory rather than a fixed stride
     bool pingpong = false;    // named barriers let one consumer warpgroup issue its matrix products at a time
+    i32 scale_block = 0;      // prefill_fp8: tokens that share a multiplier of q, k and v, 64 or 128; 0: all of a sequence
+    bool v_transposed = false;  // prefill_fp8: v comes as [batch, kv_heads, head_dim, seq]
 
     constexpr bool operator==(const KernelConfig&) const = default;
 };

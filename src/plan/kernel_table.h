@@ -33,6 +33,11 @@ constexpr TileRow kTiles[] = {
     // hd192, hd256: O alone takes 96 and 128 registers, and two stages of K and V fill shared memory. Turns (pingpong) measured slower.
     {Family::prefill, 192, 96, 2, 2, false, Layouts::both},
     {Family::prefill, 256, 64, 2, 2, false, Layouts::both},
+    // E4M3: N = 128 is a slab of V^T. hd64 and hd128: four stages of K beside two each of V and V^T, which leave room for two query tiles and the
+    // staged output. hd256: P V does not fit beside the logits, so the warpgroups take turns by themselves (prefill_fp8/SCHEDULE.md).
+    {Family::prefill_fp8, 64, 128, 4, 2, true, Layouts::both},
+    {Family::prefill_fp8, 128, 128, 4, 2, true, Layouts::both},
+    {Family::prefill_fp8, 256, 128, 2, 2, false, Layouts::both},
 };
 constexpr Mask kMasks[] = {Mask::full, Mask::causal};
 constexpr Elem kElems[] = {Elem::bf16, Elem::f16};
@@ -60,11 +65,40 @@ constexpr KernelTable make_kernel_table() {
                 for (const bool packed : kLayouts) {
                     if (r.layouts != Layouts::both && packed != (r.layouts == Layouts::packed)) continue;
                     const bool dynamic = packed || m == Mask::causal || r.family == Family::prefill_short;
-                    t.row[n++] = {r.family, e, e, m, r.head_dim, r.tile_n, r.stages, r.consumers, packed, dynamic, r.pingpong};
+                    const Elem elem = r.family == Family::prefill_fp8 ? Elem::e4m3 : e;
+                    t.row[n++] = {r.family, elem, e, m, r.head_dim, r.tile_n, r.stages, r.consumers, packed, dynamic, r.pingpong};
                 }
     return t;
 }
 
 constexpr KernelTable kKernelTable = make_kernel_table();
+
+// Kernels that the planner may choose and no build compiles for the GPU: their first use does. E4M3 with multipliers by block.
+constexpr i32 kScaleBlocks[] = {64, 128};
+
+constexpr i32 first_use_count() {
+    i32 n = 0;
+    for (const KernelConfig& c : kKernelTable.row) n += c.family == Family::prefill_fp8 ? 2 : 0;
+    return n;
+}
+
+struct FirstUseTable {
+    static constexpr i32 size = first_use_count();
+    KernelConfig row[size];
+};
+
+constexpr FirstUseTable make_first_use_table() {
+    FirstUseTable t{};
+    i32 n = 0;
+    for (const KernelConfig& c : kKernelTable.row)
+        for (const i32 block : kScaleBlocks) {
+            if (c.family != Family::prefill_fp8) continue;
+            t.row[n] = c;
+            t.row[n++].scale_block = block;
+        }
+    return t;
+}
+
+constexpr FirstUseTable kFirstUseTable = make_first_use_table();
 
 }  // namespace hopfill

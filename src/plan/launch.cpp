@@ -46,10 +46,42 @@ TensorMapSpec spec_of(const TensorView& t, const void* fallback, Elem elem, bool
     return s;
 }
 
+// Where a tensor's multipliers lie. `group` heads share an entry of those counted by KV head.
+Result<ScaleView> scale_view(const char* name, const TensorView& t, const ScaleLayout& layout, std::int64_t block_tokens, std::int64_t group) {
+    ScaleView v{nullptr, 0, 0, 0, 0, 1};
+    if (layout.kind == ScaleKind::none || layout.kind == ScaleKind::channel) return v;
+    if (t.data == nullptr && t.elements() != 0) return Error{Code::invalid_argument, name, "data is null"};
+    v.data = static_cast<const float*>(t.data);
+    v.batch = static_cast<i32>(layout.batch);
+    v.head = static_cast<i32>(layout.head);
+    v.block = static_cast<i32>(layout.block);
+    v.block_tokens = layout.kind == ScaleKind::block ? static_cast<i32>(block_tokens) : 0;
+    if (layout.kind == ScaleKind::sequence || layout.kind == ScaleKind::block) v.heads_per_entry = static_cast<i32>(group);
+    return v;
+}
+
+Result<void> set_scales(PrefillFp8Params& a, const AttentionProblem& p, const AttentionTensors& t) {
+    const auto set = [&](const char* name, ScaleView& view, const TensorView& tensor, const ScaleLayout& layout, std::int64_t group) -> Result<void> {
+        auto made = scale_view(name, tensor, layout, p.scale_block, group);
+        if (!made) return made.error();
+        view = *made;
+        return {};
+    };
+    if (auto r = set("q_scale", a.q_scale, t.q_scale, p.q_scale, p.heads / p.kv_heads); !r) return r;
+    if (auto r = set("k_scale", a.k_scale, t.k_scale, p.k_scale, 1); !r) return r;
+    if (auto r = set("v_scale", a.v_scale, t.v_scale, p.v_scale, 1); !r) return r;
+    a.channels = static_cast<i32>(p.head_dim);
+    if (p.v_scale.kind == ScaleKind::channel) {
+        a.v_channel_scale = static_cast<const float*>(t.v_scale.data);
+        a.v_channel_stride = static_cast<i32>(p.v_scale.head);
+    }
+    return {};
+}
+
 }  // namespace
 
 Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
-    if (plan.variant < 0 || plan.variant >= static_cast<int>(kernel_table().size() + tuning_table().size()))
+    if (plan.variant < 0 || plan.variant >= variants())
         return Error{Code::invalid_argument, "plan", fmt::format("variant {} is no sm90 kernel of this version", plan.variant)};
     const AttentionProblem& p = plan.problem;
     for (const auto& [name, view] : {std::pair{"q", &t.q}, std::pair{"k", &t.k}, std::pair{"v", &t.v}, std::pair{"o", &t.o}})
@@ -62,7 +94,8 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     spec.shared_bytes = plan.shared_bytes;
     if (spec.grid == 0) return spec;
 
-    PrefillParams& a = spec.params;
+    PrefillFp8Params& a = spec.params;
+    if (auto r = set_scales(a, p, t); !r) return r.error();
     a.lse = t.lse.present() ? static_cast<float*>(t.lse.data) : nullptr;
     a.cu_seqlens_q = p.packed ? static_cast<const i32*>(t.cu_seqlens_q.data) : nullptr;
     a.cu_seqlens_k = p.packed ? static_cast<const i32*>(t.cu_seqlens_k.data) : nullptr;

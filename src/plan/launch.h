@@ -26,12 +26,15 @@ std::string kernel_name(const KernelConfig& config);
 // C++ text of the config, as NVRTC's name expressions take it: "hopfill::KernelConfig{...}".
 std::string kernel_expression(const KernelConfig& config);
 
-// Every kernel the planner may choose, in a fixed order: the catalogue.
+// The catalogue: kernels the planner may choose that every build compiles, in a fixed order.
 const std::vector<KernelConfig>& kernel_table();
+// Kernels the planner may choose too, which their first use compiles.
+const std::vector<KernelConfig>& first_use_table();
 // Candidates for tuning runs, which the planner never chooses.
 const std::vector<KernelConfig>& tuning_table();
-// Plan::variant indexes the catalogue, and past its end the tuning table.
+// Plan::variant indexes the catalogue, then the first-use table, then the tuning table.
 const KernelConfig& kernel_at(int variant);
+int variants();
 
 // The kernel, grid and shared memory of a problem on an sm90 device. Errors: unsupported, naming what is allowed.
 Result<Plan> choose(const AttentionProblem& problem, const DeviceInfo& device);

@@ -34,7 +34,7 @@ struct PrefillParams {
 struct ScaleView {
     const float* data;
     i32 batch, head, block;   // strides in floats
-    i32 block_tokens;         // 64 or 128; 0: one multiplier for all tokens
+    i32 block_tokens;         // KernelConfig::scale_block; 0: one multiplier for all tokens
     i32 heads_per_entry;      // q: consecutive query heads that share an entry (1, or heads_per_kv_head); k and v: 1
 };
 

@@ -6,27 +6,34 @@
 #include "emulator/instances.h"
 #include "plan/kernel_table.h"
 #include "prefill/kernel.cuh"
+#include "prefill_fp8/kernel.cuh"
 #include "prefill_short/kernel.cuh"
 #include "workload.h"
 
 namespace hopfill {
 namespace {
 
-// The first kernel of the table of a family with this mask and layout: head dimension 64, the cheapest.
-constexpr int find(Family family, Mask mask, bool packed) {
-    for (int i = 0; i < kKernelTable.size; ++i) {
-        const KernelConfig& c = kKernelTable.row[i];
-        if (c.family == family && c.mask == mask && c.packed == packed && c.elem == Elem::bf16) return i;
+constexpr KernelConfig at(int row) { return row < kKernelTable.size ? kKernelTable.row[row] : kFirstUseTable.row[row - kKernelTable.size]; }
+
+// The first kernel of the tables of a family with this mask and layout, of at least this head dimension: the cheapest.
+constexpr int find(Family family, Mask mask, bool packed, i32 head_dim = 64, i32 scale_block = 0) {
+    for (int i = 0; i < kKernelTable.size + kFirstUseTable.size; ++i) {
+        const KernelConfig c = at(i);
+        if (c.family == family && c.mask == mask && c.packed == packed && c.out == Elem::bf16 && c.head_dim >= head_dim &&
+            c.scale_block == scale_block)
+            return i;
     }
     return -1;
 }
 
 template <int Row>
 void kernel(const PrefillFp8Params& p) {
-    if constexpr (kKernelTable.row[Row].family == Family::prefill)
-        prefill_kernel<kKernelTable.row[Row]>(p);
+    if constexpr (at(Row).family == Family::prefill)
+        prefill_kernel<at(Row)>(p);
+    else if constexpr (at(Row).family == Family::prefill_fp8)
+        prefill_fp8_kernel<at(Row)>(p);
     else
-        prefill_short_kernel<kKernelTable.row[Row]>(p);
+        prefill_short_kernel<at(Row)>(p);
 }
 
 template <int Row>
@@ -54,8 +61,10 @@ void check(int schedules) {
 int main(int argc, char** argv) {
     using namespace hopfill;
     const int schedules = argc > 1 ? std::atoi(argv[1]) : 3;
-    constexpr Family kFamily = HOPFILL_CONFIG < 2 ? Family::prefill : Family::prefill_short;
+    constexpr Family kFamily = HOPFILL_CONFIG < 2 ? Family::prefill : HOPFILL_CONFIG < 4 ? Family::prefill_short : Family::prefill_fp8;
     constexpr bool kDense = HOPFILL_CONFIG % 2 == 1;
-    check<find(kFamily, kDense ? Mask::full : Mask::causal, !kDense)>(schedules);
+    // Of the FP8 family: hd64 with one multiplier a sequence, dense hd256, and hd64 with multipliers by block.
+    constexpr i32 kHeadDim = HOPFILL_CONFIG == 5 ? 256 : 64, kScaleBlock = HOPFILL_CONFIG == 6 ? 64 : 0;
+    check<find(kFamily, kDense ? Mask::full : Mask::causal, !kDense, kHeadDim, kScaleBlock)>(schedules);
     std::printf("clean\n");
 }

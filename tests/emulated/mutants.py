@@ -29,8 +29,9 @@ LIBRARIES = [
     "src/plan/libhopfill_plan.a",
 ]
 
-# The programs of mutant_main.cpp: causal packed and full dense, of the main family and of the short one.
-CONFIGS = [0, 1, 2, 3]
+# The programs of mutant_main.cpp: causal packed and full dense, of the main family, of the short one and of FP8, which has three.
+CONFIGS = [0, 1, 2, 3, 4, 5, 6]
+OF_FAMILY = {"prefill": [0, 1], "prefill_short": [2, 3], "prefill_fp8": [4, 5, 6]}
 
 # What a missing order between threads shows as, depending on which access comes first.
 ORDER = {"read-before-arrival", "overwrite-before-release", "uninitialised-read", "race", "phase-lapped", "barrier-over-arrival"}
@@ -172,7 +173,8 @@ def run(mutant, build, schedules, cxx):
             lines = (tree / mutant.file).read_text().splitlines()
             lines[mutant.line - 1] = mutant.after
             (tree / mutant.file).write_text("\n".join(lines) + "\n")
-        order = CONFIGS[2:] + CONFIGS[:2] if mutant is not None and mutant.file.parts[0] == "prefill_short" else CONFIGS
+        own = OF_FAMILY.get(mutant.file.parts[0], []) if mutant is not None else []
+        order = own + [c for c in CONFIGS if c not in own]
         for config in order:
             kind, text = check(tree, config, build, schedules, cxx)
             if kind != "clean":

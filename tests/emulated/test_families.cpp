@@ -6,13 +6,14 @@
 namespace hopfill::testing {
 namespace {
 
-constexpr std::uint64_t kSchedules = 8;
+// Kernels that differ from another in how multipliers are read take fewer.
+std::uint64_t schedules_of(const Case& c) { return c.scale_block == 0 ? 8 : 2; }
 
 class Kernels : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Kernels, AreCleanAndRightUnderEverySchedule) {
     Workload work(GetParam(), 1);
-    for (std::uint64_t seed = 0; seed < kSchedules; ++seed) {
+    for (std::uint64_t seed = 0; seed < schedules_of(GetParam()); ++seed) {
         // One schedule to the tensor core's bits, the others quickly.
         const Outcome outcome = work.run({.seed = seed, .exact_sums = seed == 0, .max_steps = 5'000'000}, emulator::run);
         ASSERT_EQ(outcome.kind, "clean") << work.kernel_name() << "\n" << outcome.text;

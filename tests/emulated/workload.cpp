@@ -31,7 +31,9 @@ struct Workload::Data {
     Case c;
     AttentionProblem problem;
     Result<Plan> plan = Error{};
-    std::vector<std::uint16_t> q, k, v, o, expected_o;
+    std::vector<std::uint8_t> q, k, v;  // elements of problem.dtype
+    std::vector<float> q_scale, k_scale, v_scale;
+    std::vector<std::uint16_t> o, expected_o;
     std::vector<float> lse, expected_lse;
     std::vector<i32> cu_q, cu_k;
 
@@ -44,7 +46,7 @@ struct Workload::Data {
             a.q = contiguous(q.data(), t, {problem.tokens_q, problem.heads, problem.head_dim});
             a.k = contiguous(k.data(), t, {problem.tokens_kv, problem.kv_heads, problem.head_dim});
             a.v = contiguous(v.data(), t, {problem.tokens_kv, problem.kv_heads, problem.head_dim});
-            a.o = contiguous(out.data(), t, {problem.tokens_q, problem.heads, problem.head_dim});
+            a.o = contiguous(out.data(), problem.out_dtype, {problem.tokens_q, problem.heads, problem.head_dim});
             a.lse = contiguous(out_lse.data(), DType::f32, {problem.heads, problem.tokens_q});
             a.cu_seqlens_q = contiguous(cu_q.data(), DType::i32, {problem.batch + 1});
             a.cu_seqlens_k = contiguous(cu_k.data(), DType::i32, {problem.batch + 1});
@@ -52,10 +54,35 @@ struct Workload::Data {
             a.q = contiguous(q.data(), t, {problem.batch, problem.max_seqlen_q, problem.heads, problem.head_dim});
             a.k = contiguous(k.data(), t, {problem.batch, problem.max_seqlen_kv, problem.kv_heads, problem.head_dim});
             a.v = contiguous(v.data(), t, {problem.batch, problem.max_seqlen_kv, problem.kv_heads, problem.head_dim});
-            a.o = contiguous(out.data(), t, {problem.batch, problem.max_seqlen_q, problem.heads, problem.head_dim});
+            a.o = contiguous(out.data(), problem.out_dtype, {problem.batch, problem.max_seqlen_q, problem.heads, problem.head_dim});
             a.lse = contiguous(out_lse.data(), DType::f32, {problem.batch, problem.heads, problem.max_seqlen_q});
         }
+        if (c.fp8) {
+            const auto floats = [](std::vector<float>& v) { return contiguous(v.data(), DType::f32, {static_cast<std::int64_t>(v.size())}); };
+            a.q_scale = floats(q_scale);
+            a.k_scale = floats(k_scale);
+            a.v_scale = floats(v_scale);
+        }
         return a;
+    }
+
+    // Multipliers between a half and two: of q by query head, of k and v by sequence and head, or all by blocks of scale_block tokens.
+    void make_scales(emulator::Random& random) {
+        AttentionProblem& p = problem;
+        const auto make = [&](std::vector<float>& scale, ScaleLayout& layout, std::int64_t heads, std::int64_t tokens) {
+            const std::int64_t blocks = c.scale_block == 0 ? 1 : (tokens + c.scale_block - 1) / c.scale_block + 1;
+            layout =
+                c.scale_block == 0 ? ScaleLayout{ScaleKind::sequence, heads, 1, 0, 0} : ScaleLayout{ScaleKind::block, heads * blocks, blocks, 1, 0};
+            scale.resize(static_cast<std::size_t>(p.batch * heads * blocks));
+            for (float& x : scale) x = 0.5f + 0.0625f * static_cast<float>(random.below(25));
+        };
+        p.scale_block = c.scale_block;
+        make(k_scale, p.k_scale, p.kv_heads, p.max_seqlen_kv);
+        make(v_scale, p.v_scale, p.kv_heads, p.max_seqlen_kv);
+        make(q_scale, p.q_scale, p.kv_heads, p.max_seqlen_q);
+        if (c.scale_block != 0) return;
+        q_scale.resize(static_cast<std::size_t>(p.heads), 0.75f);
+        p.q_scale = {ScaleKind::head, 0, 1, 0, 0};
     }
 };
 
@@ -63,7 +90,8 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
     Data& d = *data_;
     d.c = c;
     AttentionProblem& p = d.problem;
-    p.dtype = p.kv_dtype = p.out_dtype = c.f16 ? DType::f16 : DType::bf16;
+    p.out_dtype = c.f16 ? DType::f16 : DType::bf16;
+    p.dtype = p.kv_dtype = c.fp8 ? DType::e4m3 : p.out_dtype;
     p.packed = c.packed;
     p.causal = c.causal;
     p.batch = static_cast<std::int64_t>(c.q_lens.size());
@@ -85,9 +113,13 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
     for (int n : c.kv_lens) d.cu_k.push_back(d.cu_k.back() + n);
 
     emulator::Random random(data_seed);
-    const auto fill = [&](std::vector<std::uint16_t>& t, std::int64_t n, auto value) {
-        t.resize(static_cast<std::size_t>(n));
-        for (std::uint16_t& x : t) x = c.f16 ? emulator::to_f16(value()) : emulator::to_bf16(value());
+    const auto fill = [&](std::vector<std::uint8_t>& t, std::int64_t n, auto value) {
+        const std::size_t bytes = static_cast<std::size_t>(size_of(p.dtype));
+        t.resize(static_cast<std::size_t>(n) * bytes);
+        for (std::size_t i = 0; i < t.size(); i += bytes) {
+            const std::uint16_t x = c.fp8 ? emulator::to_e4m3(value()) : c.f16 ? emulator::to_f16(value()) : emulator::to_bf16(value());
+            std::memcpy(&t[i], &x, bytes);
+        }
     };
     const auto gaussian = [&] { return normal(random); };
     // 1 or -1 in one of `n`.
@@ -102,8 +134,9 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
         fill(d.k, p.tokens_kv * kv_row, gaussian);
         fill(d.v, p.tokens_kv * kv_row, gaussian);
     }
-    d.o.resize(d.q.size());
-    d.expected_o.resize(d.q.size());
+    if (c.fp8) d.make_scales(random);
+    d.o.resize(static_cast<std::size_t>(p.tokens_q * row));
+    d.expected_o.resize(d.o.size());
     d.lse.resize(static_cast<std::size_t>(p.tokens_q * p.heads));
     d.expected_lse.resize(d.lse.size());
     if (auto r = oracle::attention(p, d.tensors(d.expected_o, d.expected_lse)); !r) throw std::runtime_error(r.error().text());
@@ -137,12 +170,20 @@ Outcome Workload::run(const emulator::Options& options, const Runner& runner) {
     if (!report->faults.empty()) return {report->faults[0].kind, report->faults[0].text, report->steps};
     for (std::size_t i = 0; i < d.lse.size(); ++i) {
         const float got = d.lse[i], want = d.expected_lse[i];
-        if (!(got == want || std::fabs(got - want) < 2e-4f))
+        // Tensor cores sum products of e4m3 with 13 fraction bits.
+        if (!(got == want || std::fabs(got - want) < (d.c.fp8 && options.exact_sums ? 2e-2f : 2e-4f)))
             return {"wrong", fmt::format("lse[{}] is {}, the oracle's {}", i, got, want), report->steps};
     }
+    const std::size_t columns = static_cast<std::size_t>(d.problem.head_dim);
+    float of_row = 0;  // fp8: rounding P to e4m3 costs a share of the row's size
     for (std::size_t i = 0; i < d.o.size(); ++i) {
         const float got = d.value(d.o[i]), want = d.value(d.expected_o[i]);
-        if (!(std::fabs(got - want) <= 4e-3f + 1.5e-2f * std::fabs(want))) {
+        if (d.c.fp8 && i % columns == 0) {
+            of_row = 0;
+            for (std::size_t j = 0; j < columns; ++j) of_row += d.value(d.expected_o[i + j]) * d.value(d.expected_o[i + j]);
+            of_row = 0.15f * std::sqrt(of_row / static_cast<float>(columns));
+        }
+        if (!(std::fabs(got - want) <= 4e-3f + 1.5e-2f * std::fabs(want) + of_row)) {
             const std::size_t row = static_cast<std::size_t>(d.problem.heads * d.problem.head_dim);
             return {"wrong", fmt::format("o[token {}, element {}] is {}, the oracle's {}", i / row, i % row, got, want), report->steps};
         }
@@ -158,7 +199,9 @@ Case case_of(int variant) {
     c.name = planner::kernel_name(k);
     c.variant = variant;
     c.head_dim = k.head_dim;
-    c.f16 = k.elem == Elem::f16;
+    c.f16 = k.out == Elem::f16;
+    c.fp8 = k.elem == Elem::e4m3;
+    c.scale_block = k.scale_block;
     c.causal = k.mask == Mask::causal;
     c.packed = k.packed;
     return c;
@@ -171,11 +214,11 @@ namespace {
 // Long problems of every kernel: three times as many KV blocks as `per_ring` says, and one, less a tail.
 std::vector<Case> long_cases(bool per_ring) {
     std::vector<Case> cases;
-    for (std::size_t i = 0; i < planner::kernel_table().size(); ++i) {
-        const KernelConfig& k = planner::kernel_table()[i];
+    for (std::size_t i = 0; i < planner::kernel_table().size() + planner::first_use_table().size(); ++i) {
+        const KernelConfig& k = planner::kernel_at(static_cast<int>(i));
         Case c = case_of(static_cast<int>(i));
         // Every second kernel of a class with columns that TMA pads.
-        if (i % 4 >= 2) c.head_dim -= 8;
+        if (i % 4 >= 2) c.head_dim -= c.fp8 ? 16 : 8;
         const Geometry g = geometry(k);
         const int tile_m = 64 * k.consumers, blocks = 3 * k.stages * (per_ring ? g.rings : 1) + 1, long_kv = blocks * k.tile_n - 5;
         if (k.packed) {
@@ -205,7 +248,7 @@ Case random_case(int variant, std::uint64_t seed) {
     const auto between = [&](int low, int high) { return low + static_cast<int>(random.below(static_cast<std::uint32_t>(high - low + 1))); };
     Case c = case_of(variant);
     const KernelConfig& k = planner::kernel_at(variant);
-    if (random.one_in(3)) c.head_dim -= 8 * between(0, 3);
+    if (random.one_in(3)) c.head_dim -= (c.fp8 ? 16 : 8) * between(0, 3);
     c.kv_heads = between(1, 2);
     c.heads = c.kv_heads * between(1, 3);
     c.blocks = between(1, 4);
@@ -226,6 +269,8 @@ std::vector<Case> integer_cases() {
     std::vector<Case> cases;
     for (const Case& long_case : long_cases(false))
         for (const bool random : {false, true}) {
+            // No sum of e4m3 products is exact in any order.
+            if (long_case.fp8) continue;
             Case c = random ? random_case(long_case.variant, static_cast<std::uint64_t>(long_case.variant)) : long_case;
             c.name += " " + problem_text(c);
             c.integers = true;

@@ -15,7 +15,9 @@ namespace hopfill::testing {
 struct Case {
     std::string name;
     int head_dim = 64;
-    bool f16 = false;
+    bool f16 = false;          // q, k, v and o; with fp8 o alone
+    bool fp8 = false;          // e4m3 q, k and v, with multipliers
+    int scale_block = 0;       // fp8: tokens that share a multiplier
     bool causal = false;
     bool packed = false;
     int heads = 2, kv_heads = 1;

@@ -111,8 +111,7 @@ std::vector<Candidate> candidates(const AttentionProblem& problem, const DeviceI
         return list;
     }
     const std::regex wanted(pattern);
-    const int count = static_cast<int>(planner::kernel_table().size() + planner::tuning_table().size());
-    for (int i = 0; i < count; ++i) {
+    for (int i = 0; i < planner::variants(); ++i) {
         const std::string name = planner::kernel_name(planner::kernel_at(i));
         const bool known = std::ranges::any_of(list, [&](const Candidate& c) { return c.name == name; });
         if (known || !std::regex_search(name, wanted) || !planner::plan_variant(problem, device, i)) continue;
@@ -318,8 +317,9 @@ int main(int count, char** words) {
         return 2;
     }
     if (a.list) {
-        const int shipped = static_cast<int>(planner::kernel_table().size()), all = shipped + static_cast<int>(planner::tuning_table().size());
-        for (int i = 0; i < all; ++i) fmt::print("{:3} {}{}\n", i, planner::kernel_name(planner::kernel_at(i)), i < shipped ? "" : "  (tuning)");
+        const int chosen = planner::variants() - static_cast<int>(planner::tuning_table().size());
+        for (int i = 0; i < planner::variants(); ++i)
+            fmt::print("{:3} {}{}\n", i, planner::kernel_name(planner::kernel_at(i)), i < chosen ? "" : "  (tuning)");
         return 0;
     }
     return a.state.empty() ? gpu::supervise(count, words) : gpu::child(a);

@@ -58,6 +58,8 @@ Result<BenchProblem> parse_problem(const std::string& text) {
         std::optional<std::int64_t> n;
         if (w == "bf16" || w == "f16") {
             p.dtype = p.kv_dtype = p.out_dtype = w == "f16" ? DType::f16 : DType::bf16;
+        } else if (w == "e4m3") {
+            p.dtype = p.kv_dtype = DType::e4m3;  // after the type of o
         } else if (w == "causal" || w == "packed" || w == "lse") {
             (w == "causal" ? p.causal : w == "packed" ? p.packed : p.want_lse) = true;
         } else if (w.starts_with("len=")) {
@@ -115,7 +117,8 @@ double BenchProblem::flops() const {
 
 std::vector<check::Case> BenchProblem::small_cases() const {
     check::Case c;
-    c.dtype = c.kv_dtype = c.out_dtype = problem.dtype;
+    c.dtype = c.kv_dtype = problem.dtype;
+    c.out_dtype = problem.out_dtype;
     c.packed = problem.packed;
     c.causal = problem.causal;
     c.head_dim = problem.head_dim;
@@ -159,7 +162,8 @@ Result<void> BenchTensors::fill(Buffer& buffer, std::int64_t elements, DType dty
     std::mt19937 random(seed);
     std::normal_distribution<float> gaussian;
     std::vector<std::uint16_t> block(std::min(kBlock, count));
-    for (std::uint16_t& v : block) v = bits_of(gaussian(random), dtype);
+    // e4m3: two a word, below 2, so that none is a NaN.
+    for (std::uint16_t& v : block) v = dtype == DType::e4m3 ? static_cast<std::uint16_t>(random() & 0xbfbf) : bits_of(gaussian(random), dtype);
     for (std::size_t at = 0; at < count; at += block.size())
         if (auto r = cuda::upload(static_cast<char*>(buffer.data) + 2 * at, block.data(), 2 * std::min(block.size(), count - at)); !r) return r;
     return {};

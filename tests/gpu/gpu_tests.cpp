@@ -48,9 +48,7 @@ protected:
     DeviceInfo device;
 };
 
-std::string sha256(const std::vector<std::byte>& bytes) {
-    return cuda::sha256_hex({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-}
+std::string sha256(const std::vector<std::byte>& bytes) { return cuda::sha256_hex({reinterpret_cast<const char*>(bytes.data()), bytes.size()}); }
 
 std::string today() {
     const std::time_t now = std::time(nullptr);
@@ -72,7 +70,8 @@ std::vector<Task> all_tasks() {
     const auto& table = planner::kernel_table();
     for (std::size_t i = 0; i < table.size(); ++i) {
         BenchProblem kind;
-        kind.problem.dtype = kind.problem.kv_dtype = table[i].elem == Elem::f16 ? DType::f16 : DType::bf16;
+        kind.problem.out_dtype = table[i].out == Elem::f16 ? DType::f16 : DType::bf16;
+        kind.problem.dtype = kind.problem.kv_dtype = table[i].elem == Elem::e4m3 ? DType::e4m3 : kind.problem.out_dtype;
         kind.problem.packed = table[i].packed;
         kind.problem.causal = table[i].mask == Mask::causal;
         kind.problem.head_dim = table[i].head_dim;
@@ -193,8 +192,9 @@ TEST_F(Gpu, EvidenceGrid) {
         const auto& table = planner::kernel_table();
         const auto config = std::ranges::find_if(table, [&](const KernelConfig& c) { return planner::kernel_name(c) == k.name; });
         ASSERT_NE(config, table.end()) << k.name;
-        const std::string text = fmt::format("{} d{} h4/2 {}{}", config->elem == Elem::f16 ? "f16" : "bf16", config->head_dim,
-                                             config->packed ? "len=300,5,130" : "s300 b2", config->mask == Mask::causal ? " causal" : "");
+        const std::string text =
+            fmt::format("{}{} d{} h4/2 {}{}", config->out == Elem::f16 ? "f16" : "bf16", config->elem == Elem::e4m3 ? " e4m3" : "", config->head_dim,
+                        config->packed ? "len=300,5,130" : "s300 b2", config->mask == Mask::causal ? " causal" : "");
         watch("same bits of " + k.name, std::chrono::seconds(60));
         const auto same = same_bits(static_cast<int>(config - table.begin()), device, text, 1000);
         ASSERT_TRUE(same) << same.error().text();

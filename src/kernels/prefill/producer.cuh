@@ -25,7 +25,8 @@ struct Producer {
     HOPFILL_INLINE Producer(const PrefillParams& p, Shared<C> s)
         : params(p), shared(s), jobs(s.job_full(), s.job_empty()), q(s.q_full(0), s.q_empty(0)) {}
 
-    HOPFILL_INLINE void load_block(Ring<C.stages>& ring, u8* to, const TensorMap* map, const Blocks& b, i32 n) {
+    template <i32 Slots>
+    HOPFILL_INLINE void load_block(Ring<Slots>& ring, u8* to, const TensorMap* map, const Blocks& b, i32 n) {
         ring.wait_empty();
         sm90::mbarrier_arrive_expect_bytes(ring.full_barrier(), kGeometry.kv_block);
 #pragma unroll
@@ -98,7 +99,8 @@ template <KernelConfig C>
 struct StreamProducer : Producer<C> {
     using Base = Producer<C>;
     using Blocks = typename Base::Blocks;
-    Ring<C.stages> k, v;
+    Ring<C.stages> k;
+    Ring<Base::kGeometry.v_stages> v;
 
     HOPFILL_INLINE StreamProducer(const PrefillParams& p, Shared<C> s)
         : Base(p, s), k(s.k_full(0), s.k_empty(0)), v(s.v_full(0), s.v_empty(0)) {}
@@ -110,6 +112,7 @@ struct StreamProducer : Producer<C> {
     HOPFILL_INLINE void begin() {
         some = this->decode(source.next, job, blocks);
         if (some && leader) open();
+        if (end_early() && !some && leader) this->publish_end();
     }
 
     // The whole warp, after it.
@@ -129,11 +132,12 @@ struct StreamProducer : Producer<C> {
             some = this->decode(source.next, job, blocks);
             if (leader) {
                 if (some) open();
+                if (end_early() && !some) this->publish_end();
                 load_v(before, before.first);
             }
         }
         source.finish();
-        if (leader) this->publish_end();
+        if (!end_early() && leader) this->publish_end();
     }
 
 private:
@@ -142,6 +146,9 @@ private:
     JobSource<C> source{this->params};
     Job job;
     Blocks blocks;
+
+    // prefill_fp8: who transposes a job's last V has to know the next job, or that there is none.
+    static constexpr bool end_early() { return C.family == Family::prefill_fp8; }
 
     HOPFILL_INLINE void open() {
         this->publish(job);

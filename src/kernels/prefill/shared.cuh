@@ -32,6 +32,7 @@ template <KernelConfig C>
 struct Shared {
     static constexpr Geometry kGeometry = geometry(C);
     static constexpr bool kSplit = C.family == Family::prefill_short;
+    static constexpr i32 transposers() { return kGeometry.vt_stages > 0 ? 3 : 0; }  // the producer's warpgroup but for its first warp
     static constexpr i32 kRowGroups = kSplit ? 1 : C.consumers;
     u8* base;
 
@@ -39,7 +40,9 @@ struct Shared {
     HOPFILL_INLINE u8* q(u32 row_group, u32 slot) const { return base + kGeometry.q + slot * kGeometry.q_tile + row_group * kGeometry.q_rows; }
     HOPFILL_INLINE u8* o(u32 row_group) const { return base + kGeometry.o + row_group * kGeometry.o_staged * kGeometry.o_slab; }
     HOPFILL_INLINE u8* k(u32 ring, u32 stage) const { return base + kGeometry.k + (ring * C.stages + stage) * kGeometry.kv_block; }
-    HOPFILL_INLINE u8* v(u32 ring, u32 stage) const { return base + kGeometry.v + (ring * C.stages + stage) * kGeometry.kv_block; }
+    HOPFILL_INLINE u8* v(u32 ring, u32 stage) const { return base + kGeometry.v + (ring * kGeometry.v_stages + stage) * kGeometry.kv_block; }
+    HOPFILL_INLINE u8* vt(u32 stage) const { return base + kGeometry.vt + stage * kGeometry.vt_block; }
+    HOPFILL_INLINE float* scales(u32 stage) const { return reinterpret_cast<float*>(base + kGeometry.scales + stage * scale_bytes()); }
     HOPFILL_INLINE Job* job(u32 slot) const { return reinterpret_cast<Job*>(base + kGeometry.jobs + slot * kJobBytes); }
     HOPFILL_INLINE float* merge(u32 warpgroup) const {
         return reinterpret_cast<float*>(base + kGeometry.merge + (warpgroup - 1) * kGeometry.merge_bytes);
@@ -51,20 +54,25 @@ struct Shared {
     //                in prefill_short), once its last Q K^T of the job is complete
     // k_full[s]      producer lane (+ bytes)                                           all consumers; prefill_short: the ring's warpgroup
     // k_empty[s]     lane 0 of each consumer warp (4 * consumers; prefill_short: 4)    producer
-    // v_full, v_empty  as k
-    // job_full[j]    producer lane                                                     all consumers
-    // job_empty[j]   4 * consumers: lane 0 of each consumer warp                       producer
+    // v_full, v_empty  as k; prefill_fp8: the transposing warps wait, and lane 0 of each arrives
+    // vt_full[s]     prefill_fp8: lane 0 of each transposing warp                      all consumers
+    // vt_empty[s]    prefill_fp8: lane 0 of each consumer warp                         transposing warps
+    // job_full[j]    producer lane                                                     all consumers; transposing warps
+    // job_empty[j]   4 * consumers: lane 0 of each consumer warp; and of transposers   producer
     // merge_full[w]  4: lane 0 of each warp of warpgroup w, its partial result written   warpgroup 0 (prefill_short)
     // merge_empty[w] 4: lane 0 of each warp of warpgroup 0, having read it             warpgroup w
     HOPFILL_INLINE u64* barrier(i32 i) const { return reinterpret_cast<u64*>(base + kGeometry.barriers) + i; }
     HOPFILL_INLINE u64* q_full(u32 w) const { return barrier(w * 2 * kGeometry.q_slots); }
     HOPFILL_INLINE u64* q_empty(u32 w) const { return barrier(w * 2 * kGeometry.q_slots + kGeometry.q_slots); }
     static constexpr i32 kKv = 2 * kGeometry.q_slots * kRowGroups;
-    HOPFILL_INLINE u64* k_full(u32 ring) const { return barrier(kKv + ring * 4 * C.stages); }
+    HOPFILL_INLINE u64* k_full(u32 ring) const { return barrier(kKv + ring * 2 * (C.stages + kGeometry.v_stages)); }
     HOPFILL_INLINE u64* k_empty(u32 ring) const { return k_full(ring) + C.stages; }
     HOPFILL_INLINE u64* v_full(u32 ring) const { return k_full(ring) + 2 * C.stages; }
-    HOPFILL_INLINE u64* v_empty(u32 ring) const { return k_full(ring) + 3 * C.stages; }
-    static constexpr i32 kJobs = kKv + kGeometry.rings * 4 * C.stages;
+    HOPFILL_INLINE u64* v_empty(u32 ring) const { return v_full(ring) + kGeometry.v_stages; }
+    static constexpr i32 first_vt() { return kKv + kGeometry.rings * 2 * (C.stages + kGeometry.v_stages); }
+    HOPFILL_INLINE u64* vt_full() const { return barrier(first_vt()); }
+    HOPFILL_INLINE u64* vt_empty() const { return barrier(first_vt() + kGeometry.vt_stages); }
+    static constexpr i32 kJobs = first_vt() + 2 * kGeometry.vt_stages;
     HOPFILL_INLINE u64* job_full() const { return barrier(kJobs); }
     HOPFILL_INLINE u64* job_empty() const { return barrier(kJobs + kJobSlots); }
     HOPFILL_INLINE u64* merge_full(u32 warpgroup) const { return barrier(kJobs + 2 * kJobSlots + 2 * (warpgroup - 1)); }
@@ -75,9 +83,13 @@ struct Shared {
         for (i32 w = 0; w < kRowGroups; ++w) init_ring(q_full(w), kGeometry.q_slots, kSplit ? 4 * C.consumers : 4);
         for (i32 r = 0; r < kGeometry.rings; ++r) {
             init_ring(k_full(r), C.stages, kSplit ? 4 : 4 * C.consumers);
-            init_ring(v_full(r), C.stages, kSplit ? 4 : 4 * C.consumers);
+            init_ring(v_full(r), kGeometry.v_stages, transposers() > 0 ? transposers() : kSplit ? 4 : 4 * C.consumers);
         }
-        init_ring(job_full(), kJobSlots, 4 * C.consumers);
+        for (i32 i = 0; i < kGeometry.vt_stages; ++i) {
+            sm90::mbarrier_init(vt_full() + i, transposers());
+            sm90::mbarrier_init(vt_empty() + i, 4 * C.consumers);
+        }
+        init_ring(job_full(), kJobSlots, 4 * C.consumers + transposers());
         if constexpr (kSplit) {
             for (i32 w = 1; w < C.consumers; ++w) {
                 sm90::mbarrier_init(merge_full(w), 4);

@@ -49,9 +49,9 @@ struct Transposer {
         const u32 row = lane % 8, matrix = lane / 8;
         const u32 column = unit / kKeyUnits * 16 + 2 * row + ((row >= 4) ^ (matrix % 2));
         const u32 chunk = unit % kKeyUnits * 2 + matrix / 2;
-        sm90::store_matrix_x4(to + chunk / 8 * (C.head_dim * kSlabBytes) + swizzled_chunk(column, chunk % 8), sm90::permute_bytes(m[0], m[1], pick[0]),
-                              sm90::permute_bytes(m[0], m[1], pick[1]), sm90::permute_bytes(m[2], m[3], pick[0]),
-                              sm90::permute_bytes(m[2], m[3], pick[1]));
+        u8* const at = to + chunk / 8 * (C.head_dim * kSlabBytes) + swizzled_chunk(column, chunk % 8);
+        sm90::store_matrix_x4(at, sm90::permute_bytes(m[0], m[1], pick[0]), sm90::permute_bytes(m[0], m[1], pick[1]),
+                              sm90::permute_bytes(m[2], m[3], pick[0]), sm90::permute_bytes(m[2], m[3], pick[1]));
     }
 
     // What it has to know of a job.

@@ -23,4 +23,18 @@ HOPFILL_INLINE void pack_fragments(const float (&s)[N / 2], u32 (&p)[N / 16][4])
         for (i32 w = 0; w < 4; ++w) p[k][w] = sm90::pack2<E>(s[8 * k + 2 * w], s[8 * k + 2 * w + 1]);
 }
 
+// The same for e4m3: fragment k of the product covers 32 columns, of which a thread's word needs four that follow each other. Columns 2 c, 2 c + 1,
+// 2 c + 8, 2 c + 9 of each 16 lie in thread c: they are taken as the four, and the other operand's rows are put in that order
+// (prefill_fp8/transpose.cuh).
+template <i32 N>
+HOPFILL_INLINE void pack_fragments_e4m3(const float (&s)[N / 2], u32 (&p)[N / 32][4]) {
+#pragma unroll
+    for (i32 k = 0; k < N / 32; ++k)
+#pragma unroll
+        for (i32 w = 0; w < 4; ++w) {
+            const i32 i = 16 * k + w / 2 * 8 + w % 2 * 2;
+            p[k][w] = sm90::pack4_e4m3(s[i], s[i + 1], s[i + 4], s[i + 5]);
+        }
+}
+
 }  // namespace hopfill

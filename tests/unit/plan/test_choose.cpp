@@ -90,6 +90,28 @@ TEST(Choose, BatchInvariantPlansTakeOneKernelWhateverTheBatch) {
     EXPECT_EQ(a->kernel, b->kernel);
 }
 
+TEST(Choose, Fp8HasAKernelForEveryHeadDimensionOutputMaskLayoutAndBlockOfScales) {
+    for (std::int64_t dim = 16; dim <= 256; dim += 16)
+        for (const DType out : {DType::bf16, DType::f16})
+            for (const bool causal : {false, true})
+                for (const bool ragged : {false, true})
+                    for (const int block : {0, 64, 128}) {
+                        AttentionProblem p = problem(3, 777, dim, causal);
+                        p.dtype = p.kv_dtype = DType::e4m3;
+                        p.out_dtype = out;
+                        p.scale_block = block;
+                        if (block != 0) p.k_scale = {ScaleKind::block, 7 * 32, 7, 1, 0};
+                        if (ragged) p = packed(p);
+                        const Result<Plan> plan = planner::choose(p, {});
+                        ASSERT_TRUE(plan) << plan.error().text();
+                        const KernelConfig& c = planner::kernel_at(plan->variant);
+                        EXPECT_EQ(c.family, Family::prefill_fp8);
+                        EXPECT_GE(c.head_dim, dim);
+                        EXPECT_EQ(c.out == Elem::f16, out == DType::f16);
+                        EXPECT_EQ(c.scale_block, block);
+                    }
+}
+
 TEST(Choose, RefusesWhatNoKernelComputes) {
     const auto refuse = [](auto spoil, const char* argument, const char* message) {
         AttentionProblem p = problem(2, 512, 128);
@@ -101,8 +123,16 @@ TEST(Choose, RefusesWhatNoKernelComputes) {
         EXPECT_EQ(plan.error().argument, argument);
         EXPECT_THAT(plan.error().message, HasSubstr(message));
     };
-    refuse([](auto& p, auto&) { p.dtype = p.out_dtype = DType::f32; }, "q", "f16 and bf16");
+    refuse([](auto& p, auto&) { p.dtype = p.out_dtype = DType::f32; }, "q", "f16, bf16 and e4m3");
     refuse([](auto& p, auto&) { p.out_dtype = DType::f32; }, "o", "inputs' dtype");
+    refuse([](auto& p, auto&) { p.kv_dtype = DType::e4m3; }, "k", "one dtype");
+    const auto fp8 = [](auto& p) { p.dtype = p.kv_dtype = DType::e4m3; };
+    refuse([&](auto& p, auto&) { fp8(p), p.out_dtype = DType::e4m3; }, "o", "f16 and bf16");
+    refuse([&](auto& p, auto&) { fp8(p), p.v_transposed = true; }, "v_transposed", "transpose v");
+    refuse([&](auto& p, auto&) { fp8(p), p.q.seq += 8; }, "q.strides[seq]", "multiple of 16");
+    refuse([&](auto& p, auto&) { fp8(p), p.k_scale = {ScaleKind::head, 0, -1, 0, 0}; }, "k_scale", "stride of -1");
+    refuse([&](auto& p, auto&) { fp8(p), p.v_scale = {ScaleKind::channel, 0, 128, 0, 2}; }, "v_scale", "stride of 2");
+    refuse([&](auto& p, auto&) { fp8(p), p.scale_block = 32; }, "scale_block", "64 and 128");
     refuse([](auto& p, auto&) { p.k.seq += 4; }, "k.strides[seq]", "multiple of 8");
     refuse([](auto& p, auto&) { p.v.head = 0; }, "v.strides[heads]", "positive");
     refuse([](auto& p, auto&) { p.o.batch = std::int64_t{1} << 38; }, "o.strides[batch]", "2^38");

@@ -12,19 +12,23 @@ namespace {
 
 TEST(KernelTable, NamesTellKernelsApart) {
     std::set<std::string> names, expressions;
-    for (const KernelConfig& c : planner::kernel_table()) {
-        EXPECT_TRUE(names.insert(planner::kernel_name(c)).second) << planner::kernel_name(c);
-        EXPECT_TRUE(expressions.insert(planner::kernel_expression(c)).second);
-    }
-    EXPECT_EQ(names.size(), planner::kernel_table().size());
+    for (const auto* table : {&planner::kernel_table(), &planner::first_use_table()})
+        for (const KernelConfig& c : *table) {
+            EXPECT_TRUE(names.insert(planner::kernel_name(c)).second) << planner::kernel_name(c);
+            EXPECT_TRUE(expressions.insert(planner::kernel_expression(c)).second);
+        }
 }
 
 TEST(KernelTable, VariantsIndexIt) {
-    for (std::size_t i = 0; i < planner::kernel_table().size(); ++i) EXPECT_EQ(planner::kernel_at(static_cast<int>(i)), planner::kernel_table()[i]);
+    int i = 0;
+    for (const auto* table : {&planner::kernel_table(), &planner::first_use_table(), &planner::tuning_table()})
+        for (const KernelConfig& c : *table) EXPECT_EQ(planner::kernel_at(i++), c);
+    EXPECT_EQ(i, planner::variants());
 }
 
 TEST(Geometry, FitsABlockAndMeetsAlignment) {
-    for (const KernelConfig& c : planner::kernel_table()) {
+    for (int i = 0; i < planner::variants() - static_cast<int>(planner::tuning_table().size()); ++i) {
+        const KernelConfig& c = planner::kernel_at(i);
         SCOPED_TRACE(planner::kernel_name(c));
         const Geometry g = geometry(c);
         EXPECT_LE(g.total, kSharedLimit);
@@ -32,13 +36,14 @@ TEST(Geometry, FitsABlockAndMeetsAlignment) {
         EXPECT_EQ(g.threads, planner::threads(c));
         EXPECT_LE(g.threads, 1024);
         // A 128-byte swizzle repeats every 1024 bytes, and wgmma and TMA agree on it only from such an address.
-        for (const i32 offset : {g.q, g.k, g.v, g.o}) EXPECT_EQ(offset % 1024, 0);
+        for (const i32 offset : {g.q, g.k, g.v, g.vt, g.o}) EXPECT_EQ(offset % 1024, 0);
         EXPECT_EQ(g.kv_slab % 1024, 0);
         EXPECT_EQ(g.o_slab % 1024, 0);
         EXPECT_EQ(g.barriers % 8, 0);
+        EXPECT_EQ(g.scales % scale_bytes(), 0);
         EXPECT_GE(g.q_slots, 1);
         EXPECT_GE(g.o_staged, 1);
-        const i32 areas[] = {g.q, g.k, g.v, g.o, g.merge, g.jobs, g.barriers, g.total};
+        const i32 areas[] = {g.q, g.k, g.v, g.vt, g.o, g.merge, g.jobs, g.scales, g.barriers, g.total};
         for (std::size_t i = 1; i < std::size(areas); ++i) EXPECT_LE(areas[i - 1], areas[i]);
     }
 }
