@@ -127,7 +127,7 @@ Result<void> run(const AttentionProblem& p, const TensorView& cu_seqlens_k, cons
         const Result<std::uint64_t> seed = emulator_seed();
         HOPFILL_CHECK(seed);
         options.seed = *seed;
-        const emulator::Report report = emulator::run(launch, options);
+        const emulator::Report report = emulator::run_quantizer(launch, options);
         if (!report.faults.empty()) {
             const emulator::Fault& fault = report.faults.front();
             return Error{Code::internal, "", fmt::format("{}: {} ({}, seed {})", fault.kind, fault.text, planner::kernel_name(launch.config), *seed)};

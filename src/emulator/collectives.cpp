@@ -232,6 +232,7 @@ void set_registers(u32 count, bool take, Site at) {
         }
         block.free_registers -= need;
         w.registers = count;
+        w.registers_at = at;
         done = 1;
         for (Thread* u : block.register_waiters) m.wake(*u);
         block.register_waiters.clear();

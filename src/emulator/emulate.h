@@ -25,6 +25,7 @@ struct Launch {
     int shared_bytes = 0;  // dynamic shared memory
     int registers = 0;     // of a thread at launch; 0: all that `threads` threads can have, as __launch_bounds__(threads, 1) gives
     std::vector<Buffer> buffers;
+    bool programmatic = false;  // may start while the launch before it ends: touches no global memory before wait_for_previous_launch
 };
 
 // `kernel` is what one thread does.

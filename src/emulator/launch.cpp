@@ -6,6 +6,7 @@
 
 #include "emulator/emulate.h"
 #include "emulator/instances.h"
+#include "emulator/quantize.h"
 
 namespace hopfill::emulator {
 namespace {
@@ -26,6 +27,13 @@ std::size_t extent(const TensorMapSpec& s, bool packed, i32 rows) {
 std::size_t extent(const ScaleView& v, i32 batch, i32 heads, i32 tokens) {
     const i64 blocks = v.block_tokens == 0 ? 1 : (std::max(tokens, 1) + v.block_tokens - 1) / v.block_tokens;
     return static_cast<std::size_t>(i64{v.batch} * (batch - 1) + i64{v.head} * ((heads - 1) / v.heads_per_entry) + v.block * (blocks - 1) + 1);
+}
+
+std::size_t extent(const TensorView& t) {
+    if (t.elements() == 0) return 0;
+    std::int64_t last = 0;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(t.rank); ++i) last += (t.shape[i] - 1) * t.strides[i];
+    return static_cast<std::size_t>((last + 1) * size_of(t.dtype));
 }
 
 }  // namespace
@@ -68,6 +76,7 @@ Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel
             launch.buffers.push_back({"v_channel_scale", params.v_channel_scale, static_cast<std::size_t>(floats) * sizeof(float), false});
         }
     }
+    launch.programmatic = true;
     u32 counter[2] = {0, 0};
     if (spec.config.dynamic) {
         params.work_counter = counter;
@@ -79,6 +88,16 @@ Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel
         report.faults.push_back(
             {"work-counter", fmt::format("work-counter: {} and {} are left for the next launch, which needs zeros", counter[0], counter[1])});
     return report;
+}
+
+Report run_kernel(const planner::QuantizeLaunch& spec, QuantizeFunction kernel, const Options& options) {
+    Launch launch{spec.grid, spec.threads, spec.shared_bytes, 0, {}};
+    launch.programmatic = true;
+    for (const auto& [tensor, writable] : spec.tensors) {
+        launch.buffers.push_back({std::string(name_of(tensor.dtype)) + " tensor", tensor.data, extent(tensor), writable});
+    }
+    return emulate(
+        launch, [&] { kernel(spec.params); }, options);
 }
 
 }  // namespace hopfill::emulator

@@ -72,10 +72,11 @@ struct InFlight {
     u64 group;  // of the last product on it
     Site at;
 };
+// The registers of operand A of products in flight, which hold poison until the last of them has been waited for.
 struct FlightA {
-    const u32* a;
+    u32* a;
     u32 value[4];
-    u64 group;
+    u64 group;  // of the last product on it
     Site at;
 };
 // Register arrays that products have used, as they were at the last wgmma_fence.
@@ -142,6 +143,7 @@ struct Warp {
     u32 weight = 1;  // chance of being run
     u64 starved_until = 0;
     u32 registers = 0;                       // a thread
+    Site registers_at;                       // setmaxnreg that set them
     bool loads = false, multiplies = false;  // what it has been seen doing: names its role
 };
 

@@ -6,6 +6,10 @@
 
 namespace hopfill::emulator {
 
-Report run(const planner::QuantizeLaunch& launch, const Options& options);
+Report run_quantizer(const planner::QuantizeLaunch& launch, const Options& options);
+
+// With another kernel than the launch's config names.
+using QuantizeFunction = void (*)(const QuantizeParams&);
+Report run_kernel(const planner::QuantizeLaunch& launch, QuantizeFunction kernel, const Options& options);
 
 }  // namespace hopfill::emulator

@@ -283,7 +283,7 @@ Report Machine::run() {
         }
         if (steps_ > max_steps_) fault("livelock", fmt::format("no end after {} scheduling steps", steps_));
     }
-    if (!failed() && previous_launch_waited && !early_access.empty()) fault("dependency", early_access);
+    if (!failed() && (launch.programmatic || previous_launch_waited) && !early_access.empty()) fault("dependency", early_access);
     operations_.clear();
     resident_.clear();
     t_machine = outer;

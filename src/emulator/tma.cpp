@@ -193,9 +193,10 @@ void check_block_exit(Block& block) {
     }
     for (std::size_t w = 0; w + 1 < block.warps.size(); ++w) {
         if ((w + 1) % 4 != 0 && block.warps[w].registers != block.warps[w + 1].registers) {
+            const Site& at = block.warps[w].registers_at.line() != 0 ? block.warps[w].registers_at : block.warps[w + 1].registers_at;
             m.fault("registers", fmt::format("registers: warps {} and {} of block {}'s warpgroup {} end with {} and {} registers a thread: "
-                                             "setmaxnreg is for all warps of a warpgroup",
-                                             w, w + 1, block.index, w / 4, block.warps[w].registers, block.warps[w + 1].registers));
+                                             "setmaxnreg, here at {}, is for all warps of a warpgroup",
+                                             w, w + 1, block.index, w / 4, block.warps[w].registers, block.warps[w + 1].registers, describe(at)));
             return;
         }
     }

@@ -150,6 +150,33 @@ InFlight* find_in_flight(Thread& t, const float* d, int count, const Site& at) {
     return nullptr;
 }
 
+void check_a(const FlightA& f, const Site& at) {
+    for (u32 i = 0; i < 4; ++i) {
+        if (f.a[i] != kPoison)
+            fail("register-in-flight", fmt::format("registers of operand A were written while the wgmma from {} still read them", describe(f.at)),
+                 at);
+    }
+}
+
+// The words of operand A, which the registers give up for poison: neither writing nor reading them is defined until wgmma_wait. A product may take
+// the same registers as one in flight.
+const u32* take_a(Thread& t, const u32* registers, const Site& at) {
+    for (FlightA& f : t.flight_a) {
+        if (f.a != registers) continue;
+        check_a(f, at);
+        f.group = t.groups;
+        return f.value;
+    }
+    check_fenced(t, registers, 16, "the registers of operand A", at);
+    for (u32 i = 0; i < 4; ++i) {
+        if ((registers[i] & 0x7fffffffu) == kPoison) poison_used(at);
+    }
+    u32* const a = const_cast<u32*>(registers);
+    t.flight_a.push_back({a, {a[0], a[1], a[2], a[3]}, t.groups, at});
+    std::fill_n(a, 4, kPoison);
+    return t.flight_a.back().value;
+}
+
 }  // namespace
 
 void wgmma_fence(Site at) {
@@ -185,6 +212,14 @@ void wgmma(const WgmmaShape& shape, float* d, const u32* a_registers, u64 a, u64
     const u64 place = t.products++ - group.first;
     InFlight* flight = find_in_flight(t, d, static_cast<int>(count), at);
     if (place == group.pending.size()) {
+        const u32 first = t.id / 128 * 128;
+        for (u32 u = first; u < first + 128 && u < block.threads.size(); ++u) {
+            if (block.threads[u].groups > t.groups)
+                fail("divergence",
+                     fmt::format("the warpgroup is not converged: this thread issues a wgmma of group {}, which {} has closed without it", t.groups,
+                                 describe(block.threads[u])),
+                     at);
+        }
         Product fresh;
         fresh.shape = shape;
         fresh.a = a;
@@ -224,14 +259,7 @@ void wgmma(const WgmmaShape& shape, float* d, const u32* a_registers, u64 a, u64
     } else {
         flight->group = t.groups;
     }
-    if (a_registers != nullptr) {
-        check_fenced(t, a_registers, 16, "the registers of operand A", at);
-        for (u32 i = 0; i < 4; ++i) {
-            if ((a_registers[i] & 0x7fffffffu) == kPoison) poison_used(at);
-        }
-        place_a(p.a_matrix, in_group, a_registers, shape.elem);
-        t.flight_a.push_back({a_registers, {a_registers[0], a_registers[1], a_registers[2], a_registers[3]}, t.groups, at});
-    }
+    if (a_registers != nullptr) place_a(p.a_matrix, in_group, take_a(t, a_registers, at), shape.elem);
     p.seen.meet(t.clock);
     if (++p.arrived < 128) return;
     if (!p.a_in_registers) check_operand(block, group, p, false);
@@ -249,6 +277,15 @@ void wgmma_wait(u32 pending, Site at) {
     const u64 target = t.groups > pending ? t.groups - pending : 0;
     if (target <= t.retired) return;
     Warpgroup& group = t.block->warpgroups[t.id / 128];
+    for (u64 i = t.products - group.first; i < group.pending.size(); ++i) {
+        const Product& p = group.pending[i];
+        if (p.group < target)
+            fail("divergence",
+                 fmt::format("the warpgroup is not converged: this thread waits for group {}, of which {} other threads have issued a wgmma at {} "
+                             "that it has not",
+                             target - 1, p.arrived, describe(p.at)),
+                 at);
+    }
     while (!group.pending.empty() && group.pending.front().group < target) {
         group.waiters.push_back(&t);
         m.block_thread(t, {Waiting::products, "", target - 1, nullptr, at, group.id});
@@ -259,9 +296,9 @@ void wgmma_wait(u32 pending, Site at) {
     seen = std::max(seen, static_cast<i32>(target));
     std::erase_if(t.flight_a, [&](const FlightA& f) {
         if (f.group >= target) return false;
-        if (std::memcmp(f.a, f.value, sizeof f.value) != 0)
-            fail("register-in-flight", fmt::format("registers of operand A were written while the wgmma from {} still read them", describe(f.at)),
-                 at);
+        check_a(f, at);
+        std::copy_n(f.value, 4, f.a);
+        remember(t, f.a, sizeof f.value);
         return true;
     });
     std::erase_if(t.in_flight, [&](const InFlight& f) {

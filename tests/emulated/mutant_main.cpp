@@ -8,7 +8,8 @@
 #include "prefill/kernel.cuh"
 #include "prefill_fp8/kernel.cuh"
 #include "prefill_short/kernel.cuh"
-#include "workload.h"
+#include "quantize/kernel.cuh"
+#include "quantize_workload.h"
 
 namespace hopfill {
 namespace {
@@ -36,35 +37,72 @@ void kernel(const PrefillFp8Params& p) {
         prefill_short_kernel<at(Row)>(p);
 }
 
+[[noreturn]] void report(const testing::Outcome& outcome) {
+    std::printf("%s\n%s\n", outcome.kind.c_str(), outcome.text.c_str());
+    std::exit(0);
+}
+
+emulator::Options options_of(int seed) {
+    emulator::Options options;
+    options.seed = static_cast<u64>(seed);
+    options.exact_sums = false;
+    options.max_steps = 3'000'000;
+    return options;
+}
+
 template <int Row>
 void check(int schedules) {
-    if constexpr (Row >= 0) {
-        testing::Workload work(testing::family_cases()[Row], 1);
+    static_assert(Row >= 0, "the tables have no such kernel");
+    testing::Workload work(testing::family_cases()[Row], 1);
+    for (int seed = 0; seed < schedules; ++seed) {
+        const testing::Outcome outcome = work.run(options_of(seed), [](const planner::LaunchSpec& spec, const emulator::Options& o) {
+            return emulator::run_kernel(spec, kernel<Row>, o);
+        });
+        if (outcome.kind != "clean") report(outcome);
+    }
+}
+
+template <Elem E>
+emulator::QuantizeFunction quantizer(const QuantizeConfig& c) {
+    using enum QuantizeStage;
+    if (c.stage == prepare) return [](const QuantizeParams& p) { quantize_kernel<QuantizeConfig{prepare, E, false}>(p); };
+    if (c.stage == greatest) return [](const QuantizeParams& p) { quantize_kernel<QuantizeConfig{greatest, E, false}>(p); };
+    if (c.transposed) return [](const QuantizeParams& p) { quantize_kernel<QuantizeConfig{round, E, true}>(p); };
+    return [](const QuantizeParams& p) { quantize_kernel<QuantizeConfig{round, E, false}>(p); };
+}
+
+template <Elem E>
+void check_quantizers(int schedules) {
+    for (const testing::QuantizeCase& c : testing::quantize_cases()) {
+        if (c.f16 != (E == Elem::f16)) continue;
+        testing::QuantizeWorkload work(c, 1);
         for (int seed = 0; seed < schedules; ++seed) {
-            emulator::Options options;
-            options.seed = static_cast<u64>(seed);
-            options.exact_sums = false;
-            options.max_steps = 3'000'000;
-            const testing::Outcome outcome = work.run(
-                options, [](const planner::LaunchSpec& spec, const emulator::Options& o) { return emulator::run_kernel(spec, kernel<Row>, o); });
-            if (outcome.kind == "clean") continue;
-            std::printf("%s\n%s\n", outcome.kind.c_str(), outcome.text.c_str());
-            std::exit(0);
+            const testing::Outcome outcome = work.run(options_of(seed), [](const planner::QuantizeLaunch& launch, const emulator::Options& o) {
+                return emulator::run_kernel(launch, quantizer<E>(launch.config), o);
+            });
+            if (outcome.kind != "clean") report(outcome);
         }
+    }
+}
+
+template <int Config>
+void check_config(int schedules) {
+    if constexpr (Config >= 7) {
+        check_quantizers<Config == 7 ? Elem::bf16 : Elem::f16>(schedules);
+    } else {
+        constexpr Family kFamily = Config < 2 ? Family::prefill : Config < 4 ? Family::prefill_short : Family::prefill_fp8;
+        constexpr bool kDense = Config % 2 == 1;
+        // Of the FP8 family: hd64 with one multiplier a sequence, dense hd256, and hd64 with multipliers by block.
+        constexpr i32 kHeadDim = Config == 5 ? 256 : 64, kScaleBlock = Config == 6 ? 64 : 0;
+        check<find(kFamily, kDense ? Mask::full : Mask::causal, !kDense, kHeadDim, kScaleBlock)>(schedules);
     }
 }
 
 }  // namespace
 }  // namespace hopfill
 
-// One config a program: HOPFILL_CONFIG counts them, the main family first.
+// One config a program: HOPFILL_CONFIG counts them, the main family first, the quantiser last.
 int main(int argc, char** argv) {
-    using namespace hopfill;
-    const int schedules = argc > 1 ? std::atoi(argv[1]) : 3;
-    constexpr Family kFamily = HOPFILL_CONFIG < 2 ? Family::prefill : HOPFILL_CONFIG < 4 ? Family::prefill_short : Family::prefill_fp8;
-    constexpr bool kDense = HOPFILL_CONFIG % 2 == 1;
-    // Of the FP8 family: hd64 with one multiplier a sequence, dense hd256, and hd64 with multipliers by block.
-    constexpr i32 kHeadDim = HOPFILL_CONFIG == 5 ? 256 : 64, kScaleBlock = HOPFILL_CONFIG == 6 ? 64 : 0;
-    check<find(kFamily, kDense ? Mask::full : Mask::causal, !kDense, kHeadDim, kScaleBlock)>(schedules);
+    hopfill::check_config<HOPFILL_CONFIG>(argc > 1 ? std::atoi(argv[1]) : 3);
     std::printf("clean\n");
 }

@@ -29,9 +29,10 @@ LIBRARIES = [
     "src/plan/libhopfill_plan.a",
 ]
 
-# The programs of mutant_main.cpp: causal packed and full dense, of the main family, of the short one and of FP8, which has three.
-CONFIGS = [0, 1, 2, 3, 4, 5, 6]
-OF_FAMILY = {"prefill": [0, 1], "prefill_short": [2, 3], "prefill_fp8": [4, 5, 6]}
+# The programs of mutant_main.cpp: causal packed and full dense, of the main family, of the short one and of FP8, which has three; the quantiser of
+# bf16 and of f16. Files of a family's folder are mutated in that family's programs first.
+CONFIGS = [0, 1, 2, 3, 4, 5, 6, 7, 8]
+OF_FAMILY = {"prefill": [0, 1], "prefill_short": [2, 3], "prefill_fp8": [4, 5, 6], "quantize": [7, 8]}
 
 # What a missing order between threads shows as, depending on which access comes first.
 ORDER = {"read-before-arrival", "overwrite-before-release", "uninitialised-read", "race", "phase-lapped", "barrier-over-arrival"}
@@ -43,12 +44,16 @@ WRONG = {"wrong"}
 RULES = [
     ("mbarrier wait removed", r"(?<!void )\b[\w.]*wait_(full|empty)\(\);", [""], ORDER | {"exit-in-flight"}),
     ("mbarrier wait removed", r"sm90::mbarrier_wait\([^;]*\);", [""], ORDER | {"exit-in-flight"}),
+    ("mbarrier wait removed", r"\b(this->)?wait_[kvq]\([^;]*\);", [""], ORDER | {"exit-in-flight"}),
     ("wait phase flipped", r"(mbarrier_wait\([^;]*), ([\w.]*phase)( \^ 1)?\)", [lambda m: f"{m[1]}, {m[2]}{'' if m[3] else ' ^ 1'})"], ORDER | STUCK),
+    ("wait phase flipped", r"(mbarrier_wait\([^;]*), ([^,;]* % 2)\)", [lambda m: f"{m[1]}, {m[2]} ^ 1)"], ORDER | STUCK),
     ("phase never turns", r"phase \^= 1;", [""], ORDER | STUCK),
     ("first phase", r"u32 phase = 0;", ["u32 phase = 1;"], ORDER | STUCK),
     ("slot does not advance", r"\b\w+\.advance\(\);", [""], ORDER | STUCK | {"byte-count"} | WRONG),
+    ("slot does not advance", r"\+\+(taken|number);", [""], ORDER | STUCK | {"byte-count"} | WRONG),
     ("stage release removed", r"(if \([\w>-]*warp_leader\(\)\) )?(this->)?\b\w+\.release\(\);", [""], STUCK),
     ("stage release removed", r"(?<![\w.])(?<!void )(this->)?release(_q)?\(\w*\);", [""], STUCK | ORDER | {"exit-in-flight"}),
+    ("stage release removed", r"\b(this->)?release_[kv]\([^;]*\);", [""], STUCK | ORDER | {"exit-in-flight"}),
     ("released by every lane", r"if \([\w>-]*warp_leader\(\)\) (\w+\.release|sm90::mbarrier_arrive)", [lambda m: m[1]], ORDER | STUCK),
     ("arrival removed", r"(if \([\w>-]*warp_leader\(\)\) )?sm90::mbarrier_arrive\([^;]*\);", [""], STUCK),
     ("arrival twice", r"(sm90::mbarrier_arrive\(jobs\.full_barrier\(\)\);)", [lambda m: m[1] + " " + m[1]], ORDER | STUCK),
@@ -57,6 +62,7 @@ RULES = [
     ("named barrier removed", r"sm90::named_barrier_sync\([^;]*\);", [""], ORDER | STUCK | {"barrier-count"}),
     ("named arrival removed", r"sm90::named_barrier_arrive\([^;]*\);", [""], STUCK | {"barrier-over-arrival"}),
     ("named barrier count", r"(named_barrier_sync\([^;]*, )(128|256)\)", [lambda m: f"{m[1]}{m[2]} + 32)"], STUCK | {"barrier-count"}),
+    ("turn removed", r"\b(wait|pass)_turn\(\);", [""], STUCK | {"barrier-over-arrival"}),
     ("block barrier removed", r"sm90::sync_block\(\);", [""], ORDER | {"barrier-init", "barrier-unfinished", "deadlock"}),
     ("warp barrier removed", r"sm90::sync_warp\(\);", [""], ORDER | {"divergence"}),
     ("wgmma_fence removed", r"sm90::wgmma_fence\(\);", [""], {"missing-wgmma-fence"}),
@@ -81,9 +87,16 @@ RULES = [
     ("mask edge", r"column >= left", ["column > left"], WRONG),
     ("mask edge", r"row \+ 1 \+ kv_len - q_len", ["row + kv_len - q_len", "row + 2 + kv_len - q_len"], WRONG),
     ("mask edge", r"visible_keys<C>\(row \+ 8,", ["visible_keys<C>(row,"], WRONG),
+    ("mask edge", r"return kv_len;", ["return kv_len + 1;", "return kv_len - 1;"], WRONG),
+    ("mask edge", r"\? 8 : 0", ["? 7 : 0", "? 9 : 0"], WRONG),
+    ("mask edge", r"row0 \+ 1 \+ kv_len - q_len", ["row0 + 2 + kv_len - q_len"], WRONG),
+    ("mask edge", r"last_row \+ kv_len - q_len", ["last_row + kv_len - q_len - 1"], WRONG),
     ("KV range", r"ceil_div\((kv_len|last_sees), c\.tile_n\)", [lambda m: f"({m[1]} / c.tile_n)"], WRONG | STUCK),
     ("KV range", r"(kv_len|first_sees) / c\.tile_n\}", [lambda m: f"ceil_div({m[1]}, c.tile_n)}}"], WRONG),
     ("row edge", r"if \(row( \+ 8)? < q_len\)", [lambda m: f"if (row{m[1] or ''} <= q_len)"], WRONG | {"global-out-of-bounds"}),
+    ("row edge", r"(row|first \+ i|share\.rows) < t\.tokens", [lambda m: f"{m[1]} <= t.tokens"],
+     WRONG | {"global-out-of-bounds", "uninitialised-read"}),
+    ("counter not reset", r"sm90::store_global\(params\.work_counter[^;]*\);", [""], {"work-counter"}),
 ]
 
 # Mutants that do what the program does, in every schedule, on every input: file, start of the line, rule, part of the mutated line; proof. Their

@@ -1,19 +1,23 @@
 // The real kernels, every row of the planner's table, each under several schedules: no fault, and the oracle's answer.
 #include <gtest/gtest.h>
 
+#include <set>
+#include <tuple>
+
+#include "plan/geometry.h"
+#include "plan/kernel_table.h"
 #include "workload.h"
 
 namespace hopfill::testing {
 namespace {
 
-// Kernels that differ from another in how multipliers are read take fewer.
-std::uint64_t schedules_of(const Case& c) { return c.scale_block == 0 ? 8 : 2; }
+constexpr std::uint64_t kSchedules = 8;
 
 class Kernels : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Kernels, AreCleanAndRightUnderEverySchedule) {
     Workload work(GetParam(), 1);
-    for (std::uint64_t seed = 0; seed < schedules_of(GetParam()); ++seed) {
+    for (std::uint64_t seed = 0; seed < kSchedules; ++seed) {
         // One schedule to the tensor core's bits, the others quickly.
         const Outcome outcome = work.run({.seed = seed, .exact_sums = seed == 0, .max_steps = 5'000'000}, emulator::run);
         ASSERT_EQ(outcome.kind, "clean") << work.kernel_name() << "\n" << outcome.text;
@@ -22,6 +26,28 @@ TEST_P(Kernels, AreCleanAndRightUnderEverySchedule) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Table, Kernels, ::testing::ValuesIn(family_cases()), [](const auto& info) { return info.param.name; });
+
+// What the problems above have to be: long, of several tiles a block, with ragged ends; and of every family, class of head dimensions and mask.
+TEST(Kernels, ProblemsReachEveryPhase) {
+    std::set<std::tuple<Family, i32, Mask>> seen, wanted;
+    for (const TileRow& row : kTiles)
+        for (const Mask mask : kMasks) wanted.emplace(row.family, row.head_dim, mask);
+    for (const Case& c : family_cases()) {
+        const KernelConfig& k = planner::kernel_at(c.variant);
+        seen.emplace(k.family, k.head_dim, k.mask);
+        const Geometry g = geometry(k);
+        Workload work(c, 1);
+        const auto spec = planner::make_launch(work.plan(), work.tensors());
+        ASSERT_TRUE(spec) << spec.error().text();
+        int tiles = 0;
+        for (const int q : c.q_lens) tiles += ceil_div(q, g.tile_m);
+        EXPECT_GE(tiles * c.heads, 2 * spec->grid) << c.name << ": tiles a block";
+        EXPECT_GE(ceil_div(c.kv_lens[0], k.tile_n), 3 * k.stages * g.rings) << c.name << ": blocks of keys";
+        EXPECT_NE(c.kv_lens[0] % k.tile_n, 0) << c.name;
+        EXPECT_NE(c.q_lens[0] % g.tile_m, 0) << c.name;
+    }
+    EXPECT_EQ(seen, wanted);
+}
 
 TEST(Kernels, SeedsRepeatARunExactly) {
     Workload work(family_cases()[0], 1);

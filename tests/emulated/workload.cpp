@@ -225,6 +225,11 @@ std::vector<Case> long_cases(bool per_ring) {
             c.q_lens = {tile_m + 3, 0, 1, 65};
             c.kv_lens = {long_kv, 17, 2, k.tile_n + 1};
             if (c.causal) c.q_lens[3] = k.tile_n + 40;  // rows that see no key
+            if (c.causal && per_ring) {
+                // The first row sees all keys of a block but one, the last a key of the next block alone.
+                c.q_lens.push_back(3);
+                c.kv_lens.push_back(k.tile_n + 1);
+            }
         } else {
             c.q_lens.assign(1, 2 * tile_m - 13);
             c.kv_lens.assign(1, long_kv);

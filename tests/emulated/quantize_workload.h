@@ -1,0 +1,63 @@
+// A small problem for the quantiser's kernels, with its answer: run under many schedules, as workload.h does for attention.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "emulator/quantize.h"
+#include "workload.h"
+
+namespace hopfill::testing {
+
+struct QuantizeCase {
+    std::string name;
+    ScaleKind kind = ScaleKind::tensor;
+    int scale_block = 0;  // tokens, with ScaleKind::block
+    bool f16 = false;
+    bool packed = false;
+    bool smoothed = false;    // means are computed and subtracted
+    bool transposed = false;  // the output is
+    int heads = 2, head_dim = 48;
+    std::vector<int> lens{1};  // dense: equal ones
+};
+
+// Every kind of scale, dense and packed, plain and smoothed, transposed or not; ragged tails of tiles, empty sequences.
+std::vector<QuantizeCase> quantize_cases();
+QuantizeCase random_quantize_case(std::uint64_t seed);
+
+// Numbers whose sums are exact in any order: scales, means and bytes are then the same to the bit, whoever computes them.
+class QuantizeWorkload {
+public:
+    QuantizeWorkload(const QuantizeCase& c, std::uint64_t data_seed);
+    QuantizeWorkload(const QuantizeWorkload&) = delete;
+    QuantizeWorkload& operator=(const QuantizeWorkload&) = delete;
+
+    // `runner` runs one launch: emulator::run_quantizer, or another kernel.
+    using Runner = std::function<emulator::Report(const planner::QuantizeLaunch&, const emulator::Options&)>;
+    Outcome run(const emulator::Options& options, const Runner& runner);
+
+    // For other machines: the tensors of the launches lie in these, outputs poisoned.
+    struct Memory {
+        std::vector<std::uint16_t> in;
+        std::vector<std::uint8_t> out;
+        std::vector<float> scale, mean;
+        std::vector<i32> cu;
+    };
+    Memory& memory() { return memory_; }
+    Result<std::vector<planner::QuantizeLaunch>> launches();
+    // Scales, means and bytes as they lie in memory().
+    std::vector<std::uint8_t> output() const;
+
+private:
+    void define();
+
+    QuantizeCase c_;
+    AttentionProblem problem_;
+    ScaleLayout layout_;
+    Memory memory_;
+    std::vector<std::uint8_t> expected_out_;
+    std::vector<float> expected_scale_, expected_mean_;
+};
+
+}  // namespace hopfill::testing

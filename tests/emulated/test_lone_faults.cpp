@@ -1,0 +1,133 @@
+// Faults of a launch and of lone instructions, each beside its mended twin.
+#include <gmock/gmock.h>
+
+#include "kernels.h"
+
+namespace hopfill::testing {
+namespace {
+
+TEST(Launches, LimitsOfABlock) {
+    const auto nothing = [] {};
+    EXPECT_EQ(kind_of(emulator::emulate({1, 128, 232448, 0, {}}, nothing)), "clean");
+    EXPECT_EQ(kind_of(emulator::emulate({1, 128, 232449, 0, {}}, nothing)), "launch");
+    EXPECT_EQ(kind_of(emulator::emulate({1, 1056, 0, 32, {}}, nothing)), "launch");
+    EXPECT_EQ(kind_of(emulator::emulate({1, 100, 0, 32, {}}, nothing)), "launch");
+    EXPECT_EQ(kind_of(emulator::emulate({1, 512, 0, 136, {}}, nothing)), "launch");
+    EXPECT_EQ(kind_of(emulator::emulate({3, 1024, 0, 0, {}}, nothing)), "clean");
+}
+
+// A waiter that comes when its phase and the next have completed would wait for ever, or pass by luck.
+TEST(Mbarriers, LappedWaiter) {
+    const auto kernel = [](bool lap) {
+        u64* bar = reinterpret_cast<u64*>(sm90::shared_memory());
+        if (sm90::thread_index() == 0) {
+            sm90::mbarrier_init(bar, 1);
+            sm90::mbarrier_init(bar + 1, 1);
+            sm90::fence_mbarrier_init();
+        }
+        sm90::sync_block();
+        if (sm90::thread_index() == 0) {
+            sm90::mbarrier_arrive(bar);
+            if (lap) sm90::mbarrier_arrive(bar);
+            sm90::mbarrier_arrive(bar + 1);
+        } else if (sm90::thread_index() == 32) {
+            sm90::mbarrier_wait(bar + 1, 0);
+            sm90::mbarrier_wait(bar, 0);
+        }
+    };
+    for (std::uint64_t seed = 0; seed < 8; ++seed) {
+        EXPECT_EQ(kind_of(emulator::emulate({1, 64, 64, 0, {}}, [&] { kernel(true); }, {.seed = seed})), "phase-lapped");
+        EXPECT_EQ(kind_of(emulator::emulate({1, 64, 64, 0, {}}, [&] { kernel(false); }, {.seed = seed})), "clean");
+    }
+}
+
+// Three arrivals, of which the barrier counts two, before the phase has its bytes.
+TEST(Mbarriers, OverArrival) {
+    const auto run = [](u32 count, std::uint64_t seed) {
+        const auto kernel = [count] {
+            u64* bar = reinterpret_cast<u64*>(sm90::shared_memory());
+            if (sm90::thread_index() == 0) sm90::mbarrier_init(bar, count);
+            sm90::sync_block();
+            if (sm90::thread_index() == 0) sm90::mbarrier_arrive_expect_bytes(bar, 16);
+            if (sm90::thread_index() < 2) sm90::mbarrier_arrive(bar);
+        };
+        return emulator::emulate({1, 64, 64, 0, {}}, kernel, {.seed = seed});
+    };
+    for (std::uint64_t seed = 0; seed < 12; ++seed) {
+        const Report r = run(2, seed);
+        ASSERT_EQ(kind_of(r), "barrier-over-arrival");
+        EXPECT_THAT(text_of(r), ::testing::HasSubstr("one arrival more than the 2 of phase 0 of the mbarrier at 0x400"));
+        EXPECT_EQ(kind_of(run(3, seed)), "clean");
+    }
+}
+
+TEST(Livelocks, EndAfterManySteps) {
+    std::vector<u32> word(1);
+    const auto kernel = [&] {
+        while (sm90::atomic_add(word.data(), 0u) == 0) {
+        }
+    };
+    const Report r = emulator::emulate({1, 32, 0, 0, {buffer("word", word, true)}}, kernel, {.max_steps = 1000});
+    EXPECT_EQ(kind_of(r), "livelock");
+}
+
+// A launch that may overlap the one before has to wait for it, not only what comes after a wait.
+TEST(Launches, ProgrammaticOnesWaitForTheOneBefore) {
+    std::vector<float> in(32, 1.0f), out(32);
+    for (const bool waits : {false, true}) {
+        const auto kernel = [&] {
+            if (waits) sm90::wait_for_previous_launch();
+            sm90::store_global(&out[sm90::lane_index()], sm90::load_global(&in[sm90::lane_index()]));
+        };
+        for (const bool programmatic : {false, true}) {
+            const Report r = emulator::emulate({1, 32, 0, 0, {buffer("in", in), buffer("out", out, true)}, programmatic}, kernel);
+            EXPECT_EQ(kind_of(r), programmatic && !waits ? "dependency" : "clean") << text_of(r);
+        }
+    }
+}
+
+// The last block resets a counter that a lane of each block drew from, another one reporting for it: what the fence covers must be what it has seen.
+TEST(GlobalWords, ResetWhileOthersMayStillDraw) {
+    const auto run = [](bool converge, std::uint64_t seed) {
+        std::vector<u32> words(2);
+        const auto kernel = [&] {
+            const u32 lane = sm90::thread_index();
+            if (lane == 5) sm90::atomic_add(&words[0], 1u);
+            if (converge) sm90::sync_warp();
+            if (lane != 0) return;
+            sm90::fence_device();
+            if (sm90::atomic_add(&words[1], 1u) + 1 < sm90::grid_size()) return;
+            sm90::store_global(&words[0], 0u);
+            sm90::store_global(&words[1], 0u);
+        };
+        const Report r = emulator::emulate({3, 32, 0, 0, {buffer("words", words, true)}}, kernel, {.seed = seed});
+        if (converge) {
+            EXPECT_EQ(words, std::vector<u32>(2));
+        }
+        return kind_of(r);
+    };
+    for (std::uint64_t seed = 0; seed < 12; ++seed) {
+        EXPECT_EQ(run(true, seed), "clean");
+        EXPECT_EQ(run(false, seed), "race");
+    }
+}
+
+TEST(Deadlocks, SayWhoWaitsForWhat) {
+    const auto kernel = [] {
+        u64* bar = reinterpret_cast<u64*>(sm90::shared_memory());
+        if (sm90::thread_index() == 0) sm90::mbarrier_init(bar, 3);
+        sm90::sync_block();
+        if (sm90::thread_index() == 40) sm90::mbarrier_arrive(bar);
+        if (sm90::thread_index() < 32) sm90::mbarrier_wait(bar, 0);
+        if (sm90::thread_index() >= 32) sm90::named_barrier_sync(3, 64);
+    };
+    const Report r = emulator::emulate({1, 64, 64, 0, {}}, kernel);
+    ASSERT_EQ(kind_of(r), "deadlock");
+    EXPECT_THAT(text_of(r), ::testing::HasSubstr("warp 0 all lanes"));
+    EXPECT_THAT(text_of(r), ::testing::HasSubstr("phase 0 (parity 0) of mbarrier 0x400"));
+    EXPECT_THAT(text_of(r), ::testing::HasSubstr("2 of 3 arrivals"));
+    EXPECT_THAT(text_of(r), ::testing::HasSubstr("named barrier 3: 32 of 64 threads"));
+}
+
+}  // namespace
+}  // namespace hopfill::testing
