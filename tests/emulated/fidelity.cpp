@@ -1,6 +1,7 @@
 #include "fidelity.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -54,6 +55,23 @@ std::vector<Observation> observe(const Workload& workload, const Case& c, const 
     const std::vector<float>& lse = workload.lse();
     for (std::size_t i = 0; i < kRows; ++i) rows.push_back(lse[lse.size() * i / kRows]);
     return {{c.name + " o", key, bytes_of(workload.output())}, {c.name + kLse, key, bytes_of(rows)}};
+}
+
+Observation observe(const QuantizeWorkload& workload, const QuantizeCase& c, const std::string& key) {
+    return {fmt::format("{} d{} h{} kv={}", c.name, c.head_dim, c.heads, fmt::join(c.lens, ",")), key, workload.output()};
+}
+
+std::string key_of(QuantizeWorkload& workload, const InstructionKernels& kernels) {
+    QuantizeWorkload::Memory& m = workload.poisoned();
+    const auto launches = workload.launches(m.in.data(), m.cu.data(), m.out.data(), m.scale.data(), m.mean.data());
+    if (!launches) return "";
+    std::string keys;
+    for (const planner::QuantizeLaunch& launch : *launches) {
+        const auto found = kernels.find(planner::kernel_name(launch.config));
+        if (found == kernels.end()) return "";
+        keys += found->second.key;
+    }
+    return cuda::sha256_hex(keys);
 }
 
 Judge judge_of(const std::string& name) {

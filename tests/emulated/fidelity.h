@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "instruction_cases.h"
+#include "instruction_kernels.h"
+#include "quantize_workload.h"
 #include "workload.h"
 
 namespace hopfill::testing {
@@ -18,8 +20,12 @@ struct Observation {
     bool operator==(const Observation&) const = default;
 };
 
-// The outputs of a workload that was run: o, to the bit, and some rows of the LSE, whose logarithm is approximate.
+// The outputs of workloads that were run. Attention: o, to the bit, and some rows of the LSE, whose logarithm is approximate.
 std::vector<Observation> observe(const Workload& workload, const Case& c, const std::string& key);
+
+Observation observe(const QuantizeWorkload& workload, const QuantizeCase& c, const std::string& key);
+// One key of all kernels that a quantiser's launches name, whose own are in `kernels`; empty when one is missing.
+std::string key_of(QuantizeWorkload& workload, const InstructionKernels& kernels);
 
 Judge judge_of(const std::string& name);
 

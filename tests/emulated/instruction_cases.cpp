@@ -11,6 +11,7 @@ const std::vector<InstructionCase>& instruction_cases() {
         add_sum_cases(cases);
         add_tma_cases(cases);
         add_scalar_cases(cases);
+        add_shared_cases(cases);
         return cases;
     }();
     return all;
@@ -21,7 +22,7 @@ std::vector<u8> refusal() {
     return {kText.begin(), kText.end()};
 }
 
-Result<std::vector<u8>> emulate_case(const InstructionCase& c, std::string* fault) {
+Result<std::vector<u8>> emulate_case(const InstructionCase& c, std::string* fault, std::uint64_t seed) {
     std::vector<CaseBuffer> buffers = c.buffers;
     Place place{{}, emulator::encode};
     emulator::Launch launch{1, c.threads, c.shared_bytes, 0, {}};
@@ -35,7 +36,7 @@ Result<std::vector<u8>> emulate_case(const InstructionCase& c, std::string* faul
     alignas(64) u8 argument[1024];
     if (params->size() > sizeof argument) return Error{Code::internal, "", "the argument is too long"};
     std::copy(params->begin(), params->end(), argument);
-    const emulator::Report report = emulator::emulate(launch, [&] { c.emulated(argument); }, {.seed = 5});
+    const emulator::Report report = emulator::emulate(launch, [&] { c.emulated(argument); }, {.seed = seed});
     if (!report.faults.empty()) {
         if (fault != nullptr) *fault = report.faults[0].text;
         return refusal();

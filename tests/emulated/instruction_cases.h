@@ -45,7 +45,7 @@ const std::vector<InstructionCase>& instruction_cases();
 inline std::string instruction_of(const std::string& name) { return name.substr(0, name.find(' ')); }
 
 // Outputs one after the other, as the emulator computes them, or refusal(); a map that cannot be encoded is an error. `fault` gets a fault's text.
-Result<std::vector<u8>> emulate_case(const InstructionCase& c, std::string* fault = nullptr);
+Result<std::vector<u8>> emulate_case(const InstructionCase& c, std::string* fault = nullptr, std::uint64_t seed = 5);
 
 // What stands for the output of a case that is a fault: on a GPU, an error of the launch.
 std::vector<u8> refusal();
@@ -55,5 +55,6 @@ void add_wgmma_cases(std::vector<InstructionCase>& cases);
 void add_sum_cases(std::vector<InstructionCase>& cases);
 void add_tma_cases(std::vector<InstructionCase>& cases);
 void add_scalar_cases(std::vector<InstructionCase>& cases);
+void add_shared_cases(std::vector<InstructionCase>& cases);
 
 }  // namespace hopfill::testing

@@ -11,6 +11,9 @@
 #include "cuda/disk_cache.h"
 #include "cuda/elf.h"
 #include "instruction_cases.h"
+#include "plan/launch.h"
+#include "plan/quantize.h"
+#include "workload.h"
 
 namespace hopfill::testing {
 namespace {
@@ -47,6 +50,22 @@ Result<cuda::KernelImage> compile(const cuda::Nvrtc& nvrtc, const cuda::NvrtcPro
     return image;
 }
 
+Result<void> add_first_use(const cuda::Nvrtc& nvrtc, const cuda::DiskCache& cache, const std::string& name, const Result<cuda::NvrtcProgram>& program,
+                           InstructionKernels& kernels) {
+    if (!program) return program.error();
+    const std::string key = cuda::cache_key(*program, nvrtc);
+    auto image = cache.load(key);
+    if (!image) {
+        auto compiled = cuda::compile_program(name, *program);
+        if (!compiled) return compiled.error();
+        if (!compiled->faults.empty()) return Error{Code::internal, "", fmt::format("{}: {}", name, compiled->faults[0])};
+        image = std::move(*compiled);
+        cache.store(key, *image);
+    }
+    kernels.emplace(name, std::move(*image));
+    return {};
+}
+
 }  // namespace
 
 Result<InstructionKernels> compile_instruction_kernels(const std::string& header) {
@@ -72,6 +91,12 @@ Result<InstructionKernels> compile_instruction_kernels(const std::string& header
         }
         kernels.emplace(c.kernel, std::move(*image));
     }
+    for (const KernelConfig& config : planner::first_use_table()) {
+        if (!travels(config)) continue;
+        if (auto r = add_first_use(**compiler, cache, planner::kernel_name(config), cuda::program_for(config), kernels); !r) return r.error();
+    }
+    for (const QuantizeConfig& config : planner::quantize_kernels())
+        if (auto r = add_first_use(**compiler, cache, planner::kernel_name(config), cuda::program_for(config), kernels); !r) return r.error();
     return kernels;
 }
 

@@ -1,4 +1,5 @@
-// The one-instruction kernels as machine code: compiled by hopfill_instruction_kernels, run on a GPU, and known by their keys.
+// The one-instruction kernels, and kernels that are compiled at first use, as machine code: compiled by hopfill_instruction_kernels, run on a GPU,
+// and known by their keys.
 #pragma once
 
 #include <map>
@@ -9,7 +10,8 @@
 
 namespace hopfill::testing {
 
-// By name expression, for every kernel of instruction_cases(). Errors: unavailable, internal.
+// By name expression, for every kernel of instruction_cases(); by kernel_name(), those of the planner's and the quantiser's that a GPU run needs and
+// no catalogue holds. Errors: unavailable, internal.
 using InstructionKernels = std::map<std::string, cuda::KernelImage>;
 
 // Compiles with NVRTC what the user's cache does not hold; `header` is the file instructions.cuh.

@@ -7,7 +7,9 @@
 #include "sm90/math.cuh"
 #include "sm90/matrix.cuh"
 #include "sm90/mbarrier.cuh"
+#include "sm90/regs.cuh"
 #include "sm90/tma.cuh"
+#include "sm90/vector.cuh"
 #include "sm90/wgmma.cuh"
 
 namespace hopfill::instructions {
@@ -182,7 +184,7 @@ void matrix_kernel(HOPFILL_GRID_CONSTANT const MatrixParams p) {
 }
 
 // Scalar instructions: thread i's word i, i + 32, ... through one of them. Operations of several operands take the words that follow.
-enum class Scalar : u8 { exp2, log2, maximum, fma, pack_bf16, pack_f16, pack_e4m3, exchange };
+enum class Scalar : u8 { exp2, log2, maximum, fma, pack_bf16, pack_f16, pack_e4m3, exchange, divide, unpack_bf16, unpack_f16 };
 
 struct ScalarParams {
     const u32* in;  // count words, and three more
@@ -218,14 +220,20 @@ void scalar_kernel(HOPFILL_GRID_CONSTANT const ScalarParams p) {
                 r = sm90::pack2<Elem::bf16>(v[0], v[1]);
             else if constexpr (S == Scalar::pack_f16)
                 r = sm90::pack2<Elem::f16>(v[0], v[1]);
-            else
+            else if constexpr (S == Scalar::divide)
+                r = sm90::float_bits(sm90::divide(v[0], v[1]));
+            else if constexpr (S == Scalar::unpack_bf16 || S == Scalar::unpack_f16) {
+                float lo, hi;
+                sm90::unpack2<S == Scalar::unpack_bf16 ? Elem::bf16 : Elem::f16>(sm90::load_global(p.in + i), lo, hi);
+                r = sm90::float_bits(i / 32 % 2 == 0 ? lo : hi);
+            } else
                 r = sm90::pack4_e4m3(v[0], v[1], v[2], v[3]);
             sm90::store_global(p.out + i, r);
         }
     }
 }
 
-// ldmatrix.trans: the 4 x 128 bytes as they lie, then lane l's four words; and every byte that prmt can pick from the first two.
+// ldmatrix.trans of the 4 x 128 bytes as they lie: lane l's four words, and what prmt picks from the first two.
 struct TransposedParams {
     const u16* stored;  // [4][8][8]
     u32* words;         // [32][4]
@@ -244,6 +252,104 @@ void transposed_kernel(HOPFILL_GRID_CONSTANT const TransposedParams p) {
     sm90::load_matrix_transposed_x4(m + lane * 8, w);
     for (i32 i = 0; i < 4; ++i) sm90::store_global(p.words + lane * 4 + i, w[i]);
     sm90::store_global(p.picked + lane, sm90::permute_bytes(w[0], w[1], p.selector));
+}
+
+// What threads and warps share. Each thread has a word of `in`; `out` is told by the kernel.
+struct SharedParams {
+    const u32* in;
+    u32* out;
+};
+
+// Additions of 1 give every thread another place: out[1 + i] counts who got i, out[0] is the sum, out[129] the largest word, as a float.
+template <i32 Threads = 128>
+HOPFILL_KERNEL(Threads)
+void atomic_kernel(HOPFILL_GRID_CONSTANT const SharedParams p) {
+    const u32 thread = sm90::thread_index();
+    const u32 place = sm90::atomic_add(p.out, 1u);
+    sm90::atomic_add(p.out + 1 + place, 1u);
+    sm90::atomic_max(reinterpret_cast<float*>(p.out + 1 + Threads), sm90::bits_float(sm90::load_global(p.in + thread)));
+}
+
+// Sixteen bytes at once, from global to shared memory, to another lane, and back.
+template <i32 Threads = 32>
+HOPFILL_KERNEL(Threads)
+void vector_kernel(HOPFILL_GRID_CONSTANT const SharedParams p) {
+    float* const shared = reinterpret_cast<float*>(sm90::shared_memory());
+    const u32 lane = sm90::thread_index();
+    u32 w[4];
+    sm90::load_global16(p.in + lane * 4, w);
+    sm90::store_shared4(shared + lane * 4, sm90::bits_float(w[0]), sm90::bits_float(w[1]), sm90::bits_float(w[2]), sm90::bits_float(w[3]));
+    sm90::sync_warp();
+    float v[4];
+    sm90::load_shared4(shared + (lane ^ 9) * 4, v);
+    for (i32 i = 0; i < 4; ++i) w[i] = sm90::float_bits(v[i]);
+    sm90::store_global16(p.out + lane * 4, w);
+}
+
+// How many lanes are elected, whether twice the same, and whether the lane's own answer agrees.
+template <i32 Threads = 32>
+HOPFILL_KERNEL(Threads)
+void elect_kernel(HOPFILL_GRID_CONSTANT const SharedParams p) {
+    const bool mine = sm90::elect_one();
+    const u32 first = sm90::ballot(mine), second = sm90::ballot(sm90::elect_one());
+    const bool one = first != 0 && (first & (first - 1)) == 0, own = mine == (first >> sm90::lane_index() == 1);
+    sm90::store_global(p.out + sm90::lane_index(), static_cast<u32>(one) + 2 * static_cast<u32>(first == second) + 4 * static_cast<u32>(own));
+}
+
+// One warpgroup hands six rounds of words to two others through a ring of two slots, which those add up; they then swap theirs at named barriers.
+// Registers move from the first to the others, as in the real kernels.
+template <i32 Threads = 384>
+HOPFILL_KERNEL(Threads)
+void handover_kernel(HOPFILL_GRID_CONSTANT const SharedParams p) {
+    u32* const slots = reinterpret_cast<u32*>(sm90::shared_memory());
+    u32* const swap = slots + 256;
+    u64* const full = reinterpret_cast<u64*>(swap + 256);
+    u64* const empty = full + 2;
+    const u32 thread = sm90::thread_index(), warp = sm90::warp_uniform(thread / 32);
+    constexpr u32 kRounds = 6;
+    if (thread == 0) {
+        for (i32 i = 0; i < 2; ++i) {
+            sm90::mbarrier_init(full + i, 4);
+            sm90::mbarrier_init(empty + i, 8);
+        }
+        sm90::fence_mbarrier_init();
+    }
+    sm90::sync_block();
+    if (warp < 4) {
+        sm90::give_registers<40>();
+        for (u32 round = 0; round < kRounds; ++round) {
+            const u32 slot = round % 2, phase = round / 2 % 2;
+            sm90::mbarrier_wait(empty + slot, phase ^ 1);
+            sm90::store_shared(slots + slot * 128 + thread, sm90::load_global(p.in + thread) + round);
+            sm90::sync_warp();
+            if (sm90::lane_index() == 0) sm90::mbarrier_arrive(full + slot);
+        }
+        return;
+    }
+    sm90::take_registers<232>();
+    const u32 own = thread - 128, other = own ^ 128;
+    u32 sum = 0;
+    for (u32 round = 0; round < kRounds; ++round) {
+        const u32 slot = round % 2, phase = round / 2 % 2;
+        while (!sm90::mbarrier_try_wait(full + slot, phase)) {
+        }
+        sum = sum * 31 + sm90::load_shared(slots + slot * 128 + (thread * 5 + round) % 128);
+        sm90::sync_warp();
+        if (sm90::lane_index() == 0) sm90::mbarrier_arrive(empty + slot);
+    }
+    sm90::store_shared(swap + own, sum);
+    // Warpgroup 1 says that its words are there and goes on; warpgroup 2 waits for them. Then the other way round.
+    if (own < 128)
+        sm90::named_barrier_arrive(1, 256);
+    else
+        sm90::named_barrier_sync(1, 256);
+    u32 theirs = own < 128 ? 0 : sm90::load_shared(swap + other);
+    if (own < 128)
+        sm90::named_barrier_sync(2, 256);
+    else
+        sm90::named_barrier_arrive(2, 256);
+    if (own < 128) theirs = sm90::load_shared(swap + other);
+    sm90::store_global(p.out + own, sum ^ theirs);
 }
 
 }  // namespace hopfill::instructions

@@ -2,12 +2,15 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
 
 #include "case_builder.h"
 #include "instructions.cuh"
+#include "plan/geometry.h"
+#include "plan/kernel_table.h"
 
 namespace hopfill::testing {
 namespace {
@@ -62,10 +65,15 @@ void add_tma(Cases& cases, const std::string& what, TensorMapSpec shape, std::si
     cases.push_back(std::move(c));
 }
 
-// What the kernels load and store: a slab of 64 columns (of 16 bits) by the rows of a tile, of tensors whose tails hang over.
+// What the kernels load and store: a slab of 64 columns (of 16 bits) by the rows of a tile, of tensors whose tails hang over. Every box of the
+// table's kernels is one of them, and one more of as many rows as a box can have.
 void add_slabs(Cases& cases) {
-    for (const auto& [elem, rows] :
-         {std::pair{Elem::bf16, 64}, {Elem::bf16, 96}, {Elem::f16, 128}, {Elem::bf16, 256}, {Elem::e4m3, 64}, {Elem::e4m3, 128}}) {
+    std::vector<std::pair<Elem, i32>> boxes{{Elem::bf16, 64}, {Elem::bf16, 96},  {Elem::f16, 128},
+                                            {Elem::bf16, 256}, {Elem::e4m3, 64}, {Elem::e4m3, 128}};
+    for (const KernelConfig& k : kKernelTable.row)
+        for (const auto& box : {std::pair{k.elem, k.tile_n}, {k.elem, kRowsPerWarpgroup}, {k.out, kRowsPerWarpgroup}})
+            if (std::ranges::find(boxes, box) == boxes.end()) boxes.push_back(box);
+    for (const auto& [elem, rows] : boxes) {
         const std::uint64_t element = static_cast<std::uint64_t>(elem_bytes(elem)), columns = 144 / element, heads = 3, seq = 150, batch = 2;
         const std::uint64_t head = columns * element, row = heads * head;
         const TensorMapSpec shape{elem,
@@ -126,18 +134,18 @@ void add_stmatrix(Cases& cases) {
     cases.push_back(std::move(c));
 }
 
-void add_ldmatrix(Cases& cases) {
+void add_ldmatrix(Cases& cases, u32 selector) {
     InstructionCase c;
-    c.name = "ldmatrix x4 trans, prmt";
+    c.name = fmt::format("ldmatrix x4 trans, prmt {:04x}", selector);
     c.kernel = "hopfill::instructions::transposed_kernel<32>";
     c.threads = 32;
     c.shared_bytes = 512;
     std::vector<u16> stored(256);
     for (u32 i = 0; i < stored.size(); ++i) stored[i] = static_cast<u16>(i * 259 + 7);
     c.buffers = {{"stored", bytes_of(stored)}, {"words", std::vector<u8>(512), true}, {"picked", std::vector<u8>(128), true}};
-    c.params = [](const Place& at) -> Result<std::vector<u8>> {
+    c.params = [selector](const Place& at) -> Result<std::vector<u8>> {
         return bytes_of(instructions::TransposedParams{static_cast<const u16*>(at.buffers[0]), static_cast<u32*>(at.buffers[1]),
-                                                       static_cast<u32*>(at.buffers[2]), 0x7520});
+                                                       static_cast<u32*>(at.buffers[2]), selector});
     };
     c.emulated = [](const void* p) { instructions::transposed_kernel<32>(*static_cast<const instructions::TransposedParams*>(p)); };
     cases.push_back(std::move(c));
@@ -233,7 +241,7 @@ void add_tma_cases(Cases& cases) {
     add_ragged(cases);
     add_edges(cases);
     add_stmatrix(cases);
-    add_ldmatrix(cases);
+    for (const u32 selector : {0x6420u, 0x7531u, 0x0246u}) add_ldmatrix(cases, selector);
 }
 
 void add_scalar_cases(Cases& cases) {
@@ -256,6 +264,11 @@ void add_scalar_cases(Cases& cases) {
     while (pairs.size() < 256) pairs.push_back(uniform(random, -2, 2));
     add_scalar<Scalar::maximum>(cases, "max values", "maximum", pairs, {});
     add_scalar<Scalar::fma>(cases, "fma values", "fma", pairs, {});
+    add_scalar<Scalar::divide>(cases, "divide values", "divide", pairs, {});
+    std::vector<float> halves = values_to_round(Elem::f16);
+    for (float& x : halves) x = emulator::from_bits(emulator::to_f16(x) | static_cast<u32>(random.next()) << 16);
+    add_scalar<Scalar::unpack_bf16>(cases, "unpack bf16x2", "unpack_bf16", halves, {});
+    add_scalar<Scalar::unpack_f16>(cases, "unpack f16x2", "unpack_f16", halves, {});
     add_scalar<Scalar::pack_bf16>(cases, "cvt bf16x2", "pack_bf16", values_to_round(Elem::bf16), {});
     add_scalar<Scalar::pack_f16>(cases, "cvt f16x2", "pack_f16", values_to_round(Elem::f16), {});
     add_scalar<Scalar::pack_e4m3>(cases, "cvt e4m3x2", "pack_e4m3", values_to_round(Elem::e4m3), {});

@@ -1,7 +1,8 @@
-// Runs mutated kernels of cheap configs under a few schedules: prints the first fault's kind, "wrong" when the oracle disagrees, or "clean".
-// Compiled by mutants.py, whose include path puts the mutated headers first.
+// Runs kernels of cheap configs under a few schedules: prints the first fault's kind, "wrong" when the oracle disagrees, or "clean".
+// Compiled by mutants.py, whose include path puts the mutated headers first, and for the debugger (HACKING.md).
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 #include "emulator/instances.h"
 #include "plan/kernel_table.h"
@@ -51,10 +52,10 @@ emulator::Options options_of(int seed) {
 }
 
 template <int Row>
-void check(int schedules) {
+void check(int first, int count) {
     static_assert(Row >= 0, "the tables have no such kernel");
     testing::Workload work(testing::family_cases()[Row], 1);
-    for (int seed = 0; seed < schedules; ++seed) {
+    for (int seed = first; seed < first + count; ++seed) {
         const testing::Outcome outcome = work.run(options_of(seed), [](const planner::LaunchSpec& spec, const emulator::Options& o) {
             return emulator::run_kernel(spec, kernel<Row>, o);
         });
@@ -72,11 +73,11 @@ emulator::QuantizeFunction quantizer(const QuantizeConfig& c) {
 }
 
 template <Elem E>
-void check_quantizers(int schedules) {
+void check_quantizers(int first, int count) {
     for (const testing::QuantizeCase& c : testing::quantize_cases()) {
         if (c.f16 != (E == Elem::f16)) continue;
         testing::QuantizeWorkload work(c, 1);
-        for (int seed = 0; seed < schedules; ++seed) {
+        for (int seed = first; seed < first + count; ++seed) {
             const testing::Outcome outcome = work.run(options_of(seed), [](const planner::QuantizeLaunch& launch, const emulator::Options& o) {
                 return emulator::run_kernel(launch, quantizer<E>(launch.config), o);
             });
@@ -86,23 +87,36 @@ void check_quantizers(int schedules) {
 }
 
 template <int Config>
-void check_config(int schedules) {
+void check_config(int first, int count) {
     if constexpr (Config >= 7) {
-        check_quantizers<Config == 7 ? Elem::bf16 : Elem::f16>(schedules);
+        check_quantizers<Config == 7 ? Elem::bf16 : Elem::f16>(first, count);
     } else {
         constexpr Family kFamily = Config < 2 ? Family::prefill : Config < 4 ? Family::prefill_short : Family::prefill_fp8;
         constexpr bool kDense = Config % 2 == 1;
         // Of the FP8 family: hd64 with one multiplier a sequence, dense hd256, and hd64 with multipliers by block.
         constexpr i32 kHeadDim = Config == 5 ? 256 : 64, kScaleBlock = Config == 6 ? 64 : 0;
-        check<find(kFamily, kDense ? Mask::full : Mask::causal, !kDense, kHeadDim, kScaleBlock)>(schedules);
+        check<find(kFamily, kDense ? Mask::full : Mask::causal, !kDense, kHeadDim, kScaleBlock)>(first, count);
     }
+}
+
+constexpr int kConfigs = 9;
+
+template <int... Config>
+void check_any(int config, int first, int count, std::integer_sequence<int, Config...>) {
+    ((config == Config ? check_config<Config>(first, count) : void()), ...);
 }
 
 }  // namespace
 }  // namespace hopfill
 
-// One config a program: HOPFILL_CONFIG counts them, the main family first, the quantiser last.
+// CONFIG FIRST COUNT: the main family's configs first, the quantiser's last; seeds. mutants.py compiles one config alone, without that argument.
 int main(int argc, char** argv) {
-    hopfill::check_config<HOPFILL_CONFIG>(argc > 1 ? std::atoi(argv[1]) : 3);
+#ifdef HOPFILL_CONFIG
+    if (argc != 3) return 2;
+    hopfill::check_config<HOPFILL_CONFIG>(std::atoi(argv[1]), std::atoi(argv[2]));
+#else
+    if (argc != 4 || std::atoi(argv[1]) >= hopfill::kConfigs) return 2;
+    hopfill::check_any(std::atoi(argv[1]), std::atoi(argv[2]), std::atoi(argv[3]), std::make_integer_sequence<int, hopfill::kConfigs>());
+#endif
     std::printf("clean\n");
 }

@@ -92,27 +92,31 @@ void QuantizeWorkload::define() {
     });
 }
 
-Result<std::vector<planner::QuantizeLaunch>> QuantizeWorkload::launches() {
+QuantizeWorkload::Memory& QuantizeWorkload::poisoned() {
     std::fill(memory_.out.begin(), memory_.out.end(), kUnwritten);
     std::fill(memory_.scale.begin(), memory_.scale.end(), std::nanf(""));
     std::fill(memory_.mean.begin(), memory_.mean.end(), std::nanf(""));
+    return memory_;
+}
+
+Result<std::vector<planner::QuantizeLaunch>> QuantizeWorkload::launches(void* in, void* cu, void* out, void* scale, void* mean) const {
     const AttentionProblem& p = problem_;
     const std::int64_t heads = c_.heads, dim = c_.head_dim;
     const auto rows = [&](void* data, DType t) {
         return p.packed ? contiguous(data, t, {p.tokens_kv, heads, dim}) : contiguous(data, t, {p.batch, p.max_seqlen_kv, heads, dim});
     };
     planner::QuantizeWork work;
-    work.in = rows(memory_.in.data(), c_.f16 ? DType::f16 : DType::bf16);
-    work.out = rows(memory_.out.data(), DType::e4m3);
+    work.in = rows(in, c_.f16 ? DType::f16 : DType::bf16);
+    work.out = rows(out, DType::e4m3);
     if (c_.transposed)
-        work.out = p.packed ? contiguous(memory_.out.data(), DType::e4m3, {heads, dim, p.tokens_kv})
-                            : contiguous(memory_.out.data(), DType::e4m3, {p.batch, heads, dim, p.max_seqlen_kv});
-    work.scale = contiguous(memory_.scale.data(), DType::f32, {static_cast<std::int64_t>(memory_.scale.size())});
-    if (c_.smoothed) work.mean = contiguous(memory_.mean.data(), DType::f32, {p.batch, heads, dim});
+        work.out = p.packed ? contiguous(out, DType::e4m3, {heads, dim, p.tokens_kv})
+                            : contiguous(out, DType::e4m3, {p.batch, heads, dim, p.max_seqlen_kv});
+    work.scale = contiguous(scale, DType::f32, {static_cast<std::int64_t>(memory_.scale.size())});
+    if (c_.smoothed) work.mean = contiguous(mean, DType::f32, {p.batch, heads, dim});
     work.layout = layout_;
     work.scale_block = c_.scale_block;
     work.transposed = c_.transposed;
-    return planner::make_launches(p, contiguous(memory_.cu.data(), DType::i32, {p.batch + 1}), work);
+    return planner::make_launches(p, contiguous(cu, DType::i32, {p.batch + 1}), work);
 }
 
 std::vector<std::uint8_t> QuantizeWorkload::output() const {
@@ -129,7 +133,8 @@ std::vector<std::uint8_t> QuantizeWorkload::output() const {
 }
 
 Outcome QuantizeWorkload::run(const emulator::Options& options, const Runner& runner) {
-    const auto all = launches();
+    Memory& m = poisoned();
+    const auto all = launches(m.in.data(), m.cu.data(), m.out.data(), m.scale.data(), m.mean.data());
     if (!all) return {"error", all.error().text(), 0};
     Outcome outcome;
     for (const planner::QuantizeLaunch& launch : *all) {

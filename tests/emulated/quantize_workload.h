@@ -37,16 +37,16 @@ public:
     using Runner = std::function<emulator::Report(const planner::QuantizeLaunch&, const emulator::Options&)>;
     Outcome run(const emulator::Options& options, const Runner& runner);
 
-    // For other machines: the tensors of the launches lie in these, outputs poisoned.
+    // For other machines: host memory, outputs poisoned; the launches on copies of it, in the order of its members; and what the host has.
     struct Memory {
         std::vector<std::uint16_t> in;
+        std::vector<i32> cu;
         std::vector<std::uint8_t> out;
         std::vector<float> scale, mean;
-        std::vector<i32> cu;
     };
-    Memory& memory() { return memory_; }
-    Result<std::vector<planner::QuantizeLaunch>> launches();
-    // Scales, means and bytes as they lie in memory().
+    Memory& poisoned();
+    Result<std::vector<planner::QuantizeLaunch>> launches(void* in, void* cu, void* out, void* scale, void* mean) const;
+    // Scales, means and bytes.
     std::vector<std::uint8_t> output() const;
 
 private:

@@ -71,32 +71,54 @@ TEST(Fidelity, InstructionsGiveWhatTheGpuGave) {
         const auto output = emulate_case(c, &fault);
         ASSERT_TRUE(output) << output.error().text();
         SCOPED_TRACE(fault);
+        EXPECT_TRUE(fault.empty() || c.name.starts_with("tma load") || c.name.starts_with("tma store")) << c.name << " is a fault: " << fault;
         if (!compare({c.name, image->second.key, *output}, gpu, count)) without.insert(c.name);
     }
     fmt::print("instructions: {}\n", text_of(count, gpu));
     for (const std::string& name : without)
-        EXPECT_TRUE(excused(instruction_of(name))) << name
+        EXPECT_TRUE(excused(instruction_of(name)) || excused(name.substr(0, name.find(' ', name.find(' ') + 1)))) << name
                                                    << ": no GPU's output to compare with: run ./dev device-check --fidelity on a Hopper GPU, or "
                                                    << "list `" << instruction_of(name) << "` in evidence/unverified.md with the reason";
+}
+
+// What is compared with a GPU may not depend on the schedule.
+TEST(Fidelity, InstructionsGiveTheSameUnderEverySchedule) {
+    for (const InstructionCase& c : instruction_cases()) {
+        if (c.name.starts_with("wgmma") || c.name.starts_with("sums")) continue;
+        const auto first = emulate_case(c);
+        ASSERT_TRUE(first);
+        for (std::uint64_t seed = 0; seed < 3; ++seed) EXPECT_EQ(*emulate_case(c, nullptr, seed), *first) << c.name;
+    }
 }
 
 // The planner may pick only kernels with evidence for what the bench runs: tests/compile judges that. Here every output that there is must agree.
 TEST(Fidelity, KernelsGiveWhatTheGpuGave) {
     std::map<std::string, std::string> keys;
     for (const KernelInfo& k : cuda::catalogue()) keys[k.name] = k.key;
+    EXPECT_EQ(keys.size(), planner::kernel_table().size());
+    for (const auto& [name, image] : read_instruction_kernels(HOPFILL_INSTRUCTION_KERNELS)) keys.emplace(name, image.key);
     const Record gpu = stored(kKernelRecord);
     Count count;
     std::set<std::string> without;
     for (const Case& c : integer_cases()) {
         Workload workload(c, 1);
+        ASSERT_TRUE(keys.contains(workload.kernel_name())) << workload.kernel_name();
         const Outcome outcome = workload.run({.seed = 1}, emulator::run);
         ASSERT_EQ(outcome.kind, "clean") << c.name << "\n" << outcome.text;
         for (const Observation& o : observe(workload, c, keys[workload.kernel_name()]))
             if (!compare(o, gpu, count)) without.insert(workload.kernel_name());
     }
-    fmt::print("kernels: {}; {} of {} kernels are without\n", text_of(count, gpu), without.size(), keys.size());
+    const InstructionKernels images = read_instruction_kernels(HOPFILL_INSTRUCTION_KERNELS);
+    for (const QuantizeCase& c : quantize_cases()) {
+        QuantizeWorkload workload(c, 1);
+        const std::string key = key_of(workload, images);
+        ASSERT_NE(key, "") << c.name;
+        const Outcome outcome = workload.run({.seed = 1}, emulator::run_quantizer);
+        ASSERT_EQ(outcome.kind, "clean") << c.name << "\n" << outcome.text;
+        if (!compare(observe(workload, c, key), gpu, count)) without.insert(c.name);
+    }
+    fmt::print("kernels: {}\n", text_of(count, gpu));
     for (const std::string& name : without) fmt::print("  {} has no GPU's output to compare with\n", name);
-    EXPECT_EQ(keys.size(), planner::kernel_table().size());
 }
 
 }  // namespace

@@ -66,7 +66,8 @@ struct Workload::Data {
         return a;
     }
 
-    // Multipliers between a half and two: of q by query head, of k and v by sequence and head, or all by blocks of scale_block tokens.
+    // Multipliers between a half and two, or with integers one and two: of q by query head, of k and v by sequence and head, or all by blocks of
+    // scale_block tokens.
     void make_scales(emulator::Random& random) {
         AttentionProblem& p = problem;
         const auto make = [&](std::vector<float>& scale, ScaleLayout& layout, std::int64_t heads, std::int64_t tokens) {
@@ -74,14 +75,14 @@ struct Workload::Data {
             layout =
                 c.scale_block == 0 ? ScaleLayout{ScaleKind::sequence, heads, 1, 0, 0} : ScaleLayout{ScaleKind::block, heads * blocks, blocks, 1, 0};
             scale.resize(static_cast<std::size_t>(p.batch * heads * blocks));
-            for (float& x : scale) x = 0.5f + 0.0625f * static_cast<float>(random.below(25));
+            for (float& x : scale) x = c.integers ? static_cast<float>(1 << random.below(2)) : 0.5f + 0.0625f * static_cast<float>(random.below(25));
         };
         p.scale_block = c.scale_block;
         make(k_scale, p.k_scale, p.kv_heads, p.max_seqlen_kv);
         make(v_scale, p.v_scale, p.kv_heads, p.max_seqlen_kv);
         make(q_scale, p.q_scale, p.kv_heads, p.max_seqlen_q);
         if (c.scale_block != 0) return;
-        q_scale.resize(static_cast<std::size_t>(p.heads), 0.75f);
+        q_scale.resize(static_cast<std::size_t>(p.heads), c.integers ? 1.0f : 0.75f);
         p.q_scale = {ScaleKind::head, 0, 1, 0, 0};
     }
 };
@@ -227,8 +228,8 @@ std::vector<Case> long_cases(bool per_ring) {
             if (c.causal) c.q_lens[3] = k.tile_n + 40;  // rows that see no key
             if (c.causal && per_ring) {
                 // The first row sees all keys of a block but one, the last a key of the next block alone.
-                c.q_lens.push_back(3);
-                c.kv_lens.push_back(k.tile_n + 1);
+                c.q_lens.insert(c.q_lens.end() - 1, 3);
+                c.kv_lens.insert(c.kv_lens.end() - 1, k.tile_n + 1);
             }
         } else {
             c.q_lens.assign(1, 2 * tile_m - 13);
@@ -270,12 +271,16 @@ Case random_case(int variant, std::uint64_t seed) {
     return c;
 }
 
+bool travels(const KernelConfig& k) {
+    if (k.scale_block == 0) return true;
+    return k.out == Elem::bf16 && (k.scale_block == 64 ? k.packed && k.mask == Mask::causal : !k.packed && k.mask == Mask::full);
+}
+
 std::vector<Case> integer_cases() {
     std::vector<Case> cases;
     for (const Case& long_case : long_cases(false))
         for (const bool random : {false, true}) {
-            // No sum of e4m3 products is exact in any order.
-            if (long_case.fp8) continue;
+            if (!travels(planner::kernel_at(long_case.variant))) continue;
             Case c = random ? random_case(long_case.variant, static_cast<std::uint64_t>(long_case.variant)) : long_case;
             c.name += " " + problem_text(c);
             c.integers = true;

@@ -33,7 +33,10 @@ struct Case {
 // dimension, mask, layout, dtype) of the table.
 std::vector<Case> family_cases();
 
-// Two problems of integers for every kernel of the table, a long and a random one; the name tells the problem.
+// Kernels whose outputs are compared with a GPU's: all of the catalogue, and of those that are compiled at first use two of each head dimension.
+bool travels(const KernelConfig& k);
+
+// Two problems of integers for every kernel that travels, a long and a random one; the name tells the problem.
 std::vector<Case> integer_cases();
 
 // A random problem for row `variant` of the table: lengths, heads, padding and blocks drawn from the seed.

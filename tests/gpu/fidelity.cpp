@@ -20,8 +20,10 @@
 #include <thread>
 
 #include "cuda/backend.h"
+#include "cuda/catalogue.h"
 #include "cuda/driver.h"
 #include "cuda/launch.h"
+#include "cuda/loader.h"
 #include "cuda/memory.h"
 #include "cuda/tensor_map.h"
 #include "fidelity.h"
@@ -104,7 +106,8 @@ Result<std::vector<Observation>> run_kernel(const Case& c, const std::string& ke
     Workload workload(c, 1);
     AttentionTensors host = workload.tensors(), device = host;
     Mirror memory;
-    for (TensorView* view : {&device.q, &device.k, &device.v, &device.o, &device.lse, &device.cu_seqlens_q, &device.cu_seqlens_k}) {
+    for (TensorView* view : {&device.q, &device.k, &device.v, &device.o, &device.lse, &device.cu_seqlens_q, &device.cu_seqlens_k, &device.q_scale,
+                             &device.k_scale, &device.v_scale}) {
         if (!view->present()) continue;
         const auto p = memory.add(view->data, bytes_of_view(*view));
         if (!p) return p.error();
@@ -117,6 +120,34 @@ Result<std::vector<Observation>> run_kernel(const Case& c, const std::string& ke
     for (const auto& [to, from] : {std::pair{&host.o, &device.o}, {&host.lse, &device.lse}})
         if (auto r = cuda::download(to->data, from->data, bytes_of_view(*from)); !r) return r.error();
     return observe(workload, c, key);
+}
+
+Result<std::vector<Observation>> run_quantizer(const QuantizeCase& c, const std::string& key) {
+    QuantizeWorkload workload(c, 1);
+    QuantizeWorkload::Memory& m = workload.poisoned();
+    Mirror memory;
+    void* at[5] = {};
+    std::size_t i = 0;
+    const auto add = [&](auto& v) -> Result<void> {
+        if (v.empty()) return ++i, Result<void>{};
+        const auto p = memory.add(v.data(), v.size() * sizeof(v[0]));
+        if (!p) return p.error();
+        at[i++] = *p;
+        return {};
+    };
+    for (const auto& r : {add(m.in), add(m.cu), add(m.out), add(m.scale), add(m.mean)})
+        if (!r) return r.error();
+    const auto launches = workload.launches(at[0], at[1], at[2], at[3], at[4]);
+    if (!launches) return launches.error();
+    for (const planner::QuantizeLaunch& launch : *launches)
+        if (auto r = cuda::launch(launch, nullptr); !r) return r.error();
+    if (auto r = cuda::synchronize(nullptr); !r) return r.error();
+    const auto fetch = [&](auto& v, const void* from) {
+        return v.empty() ? Result<void>{} : cuda::download(v.data(), from, v.size() * sizeof(v[0]));
+    };
+    for (const auto& r : {fetch(m.out, at[2]), fetch(m.scale, at[3]), fetch(m.mean, at[4])})
+        if (!r) return r.error();
+    return std::vector{observe(workload, c, key)};
 }
 
 struct Task {
@@ -135,11 +166,33 @@ Result<std::vector<Task>> all_tasks(const InstructionKernels& kernels) {
     }
     const auto infos = cuda::catalogue();
     for (const Case& c : integer_cases()) {
-        const auto info = std::ranges::find(infos, planner::kernel_name(planner::kernel_at(c.variant)), &KernelInfo::name);
-        if (info == infos.end()) return Error{Code::internal, c.name, "is not in the catalogue"};
-        tasks.push_back({c.name, info->key, false, [c, key = info->key] { return run_kernel(c, key); }});
+        const std::string name = planner::kernel_name(planner::kernel_at(c.variant));
+        const auto info = std::ranges::find(infos, name, &KernelInfo::name);
+        const auto image = kernels.find(name);
+        if (info == infos.end() && image == kernels.end())
+            return Error{Code::internal, c.name, "is neither in the catalogue nor in instructions.bin"};
+        const std::string key = info != infos.end() ? info->key : image->second.key;
+        tasks.push_back({c.name, key, false, [c, key] { return run_kernel(c, key); }});
+    }
+    for (const QuantizeCase& c : quantize_cases()) {
+        QuantizeWorkload workload(c, 1);
+        const std::string key = key_of(workload, kernels);
+        if (key.empty()) return Error{Code::internal, c.name, "has kernels that are not in instructions.bin"};
+        tasks.push_back({c.name, key, false, [c, key] { return run_quantizer(c, key); }});
     }
     return tasks;
+}
+
+// Kernels that else would be compiled at first use, for cuda::launch; the text lives as long as the program.
+void offer(const InstructionKernels& kernels) {
+    static std::string blob;
+    for (const auto& [name, image] : kernels) {
+        KernelInfo info;
+        info.name = name;
+        info.key = image.key;
+        cuda::append_entry(blob, info, cuda::pack(image));
+    }
+    cuda::add_catalogue(blob);
 }
 
 std::string today() {
@@ -206,6 +259,7 @@ int wait_for(pid_t pid, const Progress& progress, Clock::time_point end) {
 int run(const std::string& path, const std::string& kernels_path) {
     const InstructionKernels kernels = read_instruction_kernels(kernels_path);
     const auto tasks = all_tasks(kernels);
+    offer(kernels);
     if (!tasks) {
         fmt::print(stderr, "{}\n", tasks.error().text());
         return 2;
