@@ -18,6 +18,11 @@ OURS, YARDSTICK, FLOOR = "hopfill", "gemm", "empty"
 PEERS = ("cudnn", "fa2", "flashinfer-fa2", "flashinfer-fa3", "fmha_v2", "cudnn-fe", "fa3", "fa3-vllm", "fa4")
 # Other ways to call a peer that are faster on short prompts only.
 SHORT_PEERS = ("flashinfer-fa2-nosplit", "flashinfer-fa2-single", "flashinfer-fa3-single", "fmha_v2-packed")
+# FP8: the peers that take it; ours with V given transposed; and our BF16 kernel on the same problem.
+FP8_PEERS = ("flashinfer-fa3", "fmha_v2", "fa3-vllm", "cudnn-fe")
+FP8_SHORT_PEERS = ("flashinfer-fa3-single", "fmha_v2-packed")
+OURS_VT, OURS_BF16 = "hopfill-vt", "hopfill-bf16"
+NOT_PEERS = (OURS, OURS_VT, OURS_BF16, YARDSTICK, FLOOR)
 
 MIXED_LENGTHS = (64, 300, 1500, 4096, 700, 2048, 100, 3000)
 GEMM_SIZE = 8192
@@ -64,16 +69,31 @@ def shape_name(batch: int, seq: int) -> str:
     return f"{batch}x{seq // 1024}k" if seq >= 1024 and seq % 1024 == 0 else f"{batch}x{seq}"
 
 
-def make(grid: str, label: str, dtype: str, d: int, heads: int, kv_heads: int, causal: bool, batch: int, seq: int, lengths=(), peers=PEERS) -> Case:
+def out_dtype_of(dtype: str) -> str:
+    """FP8 writes bf16, as its peers do; cuDNN, which writes e4m3 only, says so in its rows."""
+    return "f16" if dtype == "f16" else "bf16"
+
+
+def implementations_of(grid: str, dtype: str, dense: bool) -> tuple[str, ...]:
+    short = grid == "headline"
+    if dtype == "bf16":
+        return (OURS, *PEERS, *((*SHORT_PEERS, FLOOR) if short else ()), YARDSTICK)
+    if dtype == "e4m3":
+        ours = (OURS, OURS_VT) if dense else (OURS,)
+        return (*ours, *((OURS_BF16,) if short else ()), *FP8_PEERS, *((*FP8_SHORT_PEERS, FLOOR) if short else ()), YARDSTICK)
+    if dtype == "bf16xe4m3":
+        return (OURS, OURS_BF16, YARDSTICK)
+    return (OURS,)  # FP16 is compared with our own BF16, the peers with our BF16
+
+
+def make(grid: str, label: str, dtype: str, d: int, heads: int, kv_heads: int, causal: bool, batch: int, seq: int, lengths=()) -> Case:
     tokens = sum(lengths) if lengths else batch * seq
     name = f"{label} h{heads}/{kv_heads} hd{d} {'causal' if causal else 'full'}"
-    # FP16 is compared with our own BF16, the peers with our BF16.
-    implementations = (OURS, *peers, YARDSTICK) if dtype == "bf16" else (OURS,)
     return Case(
         grid,
         name,
         dtype,
-        dtype,
+        out_dtype_of(dtype),
         d,
         d,
         heads,
@@ -85,7 +105,7 @@ def make(grid: str, label: str, dtype: str, d: int, heads: int, kv_heads: int, c
         "packed" if lengths else "dense",
         tuple(lengths),
         tuple(lengths),
-        implementations,
+        implementations_of(grid, dtype, not lengths),
     )
 
 
@@ -98,7 +118,7 @@ def random_lengths(seed: int, count: int = 32, low: int = 32, high: int = 4096) 
 def headline(dtype: str) -> list[Case]:
     """Llama-2-7B: one to four short prompts."""
     shapes = ((1, 128), (1, 256), (1, 512), (2, 512), (4, 512), (1, 1024), (1, 2048))
-    return [make("headline", f"{b}x{s}", dtype, 128, 32, 32, True, b, s, peers=(*PEERS, *SHORT_PEERS, FLOOR)) for b, s in shapes]
+    return [make("headline", f"{b}x{s}", dtype, 128, 32, 32, True, b, s) for b, s in shapes]
 
 
 def throughput(dtype: str) -> list[Case]:
@@ -119,12 +139,18 @@ def ragged(dtype: str) -> list[Case]:
     return [make("ragged", label, dtype, 128, 32, 8, True, len(lengths), max(lengths), lengths) for label, lengths in batches]
 
 
+def mixed(dtype: str) -> list[Case]:
+    """BF16 queries, E4M3 keys and values: long sequences."""
+    return [c for c in throughput(dtype) if c.seq in (4096, 16384) and c.heads * c.head_dim_qk == 2048]
+
+
 GRIDS = {"headline": headline, "ragged": ragged, "throughput": throughput}
-DTYPES = ("bf16", "f16")
+DTYPES = ("bf16", "f16", "e4m3", "bf16xe4m3")
 
 
 def all_cases() -> list[Case]:
-    return [case for dtype in DTYPES for grid in GRIDS.values() for case in grid(dtype)]
+    cases = [case for dtype in DTYPES[:3] for grid in GRIDS.values() for case in grid(dtype)]
+    return cases + mixed("bf16xe4m3")
 
 
 def to_json(cases: list[Case]) -> str:

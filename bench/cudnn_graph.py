@@ -16,9 +16,29 @@ def handle():
     return _handle
 
 
+WEIGHTS_SCALE = 256.0  # weights up to 1 fill e4m3's range
+
+
+def fp8_attention(graph, p: Problem, q, k, v, variables: dict, **options):
+    """The node for e4m3: multipliers of every tensor, and maxima that it computes whether wanted or not."""
+
+    def scalar(name: str, value: float):
+        t = graph.tensor(name=name, dim=[1, 1, 1, 1], stride=[1, 1, 1, 1], data_type=cudnn.data_type.FLOAT)
+        variables[t] = torch.full((1, 1, 1, 1), value, device=p.device, dtype=torch.float32)
+        return t
+
+    scales = {name: scalar(name, 1.0) for name in ("descale_q", "descale_k", "descale_v", "scale_o")}
+    scales |= {"descale_s": scalar("descale_s", 1 / WEIGHTS_SCALE), "scale_s": scalar("scale_s", WEIGHTS_SCALE)}
+    o, _, *maxima = graph.sdpa_fp8(q=q, k=k, v=v, **scales, generate_stats=False, attn_scale=p.scale, **options)
+    for t in maxima:
+        t.set_output(True).set_dim([1, 1, 1, 1]).set_stride([1, 1, 1, 1]).set_data_type(cudnn.data_type.FLOAT)
+        variables[t] = torch.zeros(1, 1, 1, 1, device=p.device)
+    return o
+
+
 def build(p: Problem):
     case = p.case
-    io_type = {"bf16": cudnn.data_type.BFLOAT16, "f16": cudnn.data_type.HALF}[case.dtype]
+    io_type = {"bf16": cudnn.data_type.BFLOAT16, "f16": cudnn.data_type.HALF, "e4m3": cudnn.data_type.FP8_E4M3}[case.dtype]
     graph = cudnn.pygraph(
         io_data_type=io_type, intermediate_data_type=cudnn.data_type.FLOAT, compute_data_type=cudnn.data_type.FLOAT, handle=handle()
     )
@@ -52,7 +72,10 @@ def build(p: Problem):
         options |= {"use_padding_mask": True, **lengths}
     if case.causal:
         options["use_causal_mask"] = True
-    o, _ = graph.sdpa(name="sdpa", q=q, k=k, v=v, generate_stats=False, attn_scale=p.scale, **options)
+    if p.is_fp8:
+        o = fp8_attention(graph, p, q, k, v, variables, **options)
+    else:
+        o, _ = graph.sdpa(name="sdpa", q=q, k=k, v=v, generate_stats=False, attn_scale=p.scale, **options)
     dim, stride = bhsd(p.max_q, case.heads, case.head_dim_vo)
     o.set_output(True).set_dim(list(dim)).set_stride(list(stride)).set_data_type(io_type)
     if o_offsets is not None:
@@ -62,7 +85,7 @@ def build(p: Problem):
     graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
     graph.check_support()
     graph.build_plans()
-    out = p.new_output()
+    out = p.new_output(p.q.dtype)  # e4m3 is what cuDNN writes for FP8
     variables[o] = out
     workspace = torch.empty(max(graph.get_workspace_size(), 16), device="cuda", dtype=torch.uint8)
 

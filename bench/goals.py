@@ -1,4 +1,4 @@
-"""What the rows must show (the goals of the BF16 and FP16 work), and whether they do. A speedup is the best peer's time over ours."""
+"""What the rows must show, and whether they do: goals of the 16-bit and of the FP8 kernels. A speedup is the best peer's time over ours."""
 
 from __future__ import annotations
 
@@ -6,57 +6,64 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cases import FLOOR, OURS, YARDSTICK, Case
+from cases import NOT_PEERS, OURS, OURS_BF16, OURS_VT, Case
 from results import Row
 
 
 @dataclass(frozen=True)
 class PointResult:
-    """One (grid, case) on one GPU, BF16 unless said otherwise."""
+    """One (grid, case) of one dtype on one GPU."""
 
     case: Case
-    ours: Row | None
-    ours_f16: Row | None
-    best: Row | None  # the fastest peer whose result is right
-    gemm: Row | None
-    floor: Row | None
+    rows: dict[str, Row]  # usable ones, by implementation
+    ours_f16: Row | None = None  # of the same point, where this one is BF16
+
+    @property
+    def ours(self) -> Row | None:
+        return self.rows.get(OURS)
+
+    @property
+    def peers(self) -> list[Row]:
+        return [r for i, r in self.rows.items() if i not in NOT_PEERS]
+
+    @property
+    def best(self) -> Row | None:
+        """The fastest peer whose result is right."""
+        return min(self.peers, key=lambda r: r["us"], default=None)
+
+    @property
+    def best_16bit(self) -> Row | None:
+        """The fastest of the peers whose output has our type: not e4m3."""
+        return min((r for r in self.peers if r["out_dtype"] == self.case.out_dtype), key=lambda r: r["us"], default=None)
 
     @property
     def speedup(self) -> float | None:
-        return self.best["us"] / self.ours["us"] if self.ours and self.best else None
+        return ratio(self.best, self.ours)
 
     @property
     def noise(self) -> float:
         """Relative spread of the speedup: both spreads together."""
         return sum((r["us_spread"] or 0) / r["us"] for r in (self.ours, self.best) if r)
 
-    @property
-    def f16_ratio(self) -> float | None:
-        return self.ours["us"] / self.ours_f16["us"] if self.ours and self.ours_f16 else None
+
+def ratio(slow: Row | None, fast: Row | None) -> float | None:
+    return slow["us"] / fast["us"] if slow and fast else None
 
 
 def usable(row: Row) -> bool:
     return row["us"] is not None and not (row["note"] or "").startswith("wrong")
 
 
-def point_results(rows: list[Row], cases: list[Case]) -> list[PointResult]:
-    by_point: dict[tuple[str, str], list[Row]] = {}
+def point_results(rows: list[Row], cases: list[Case], dtype: str = "bf16") -> list[PointResult]:
+    by_point: dict[tuple[str, str, str], dict[str, Row]] = {}
     for row in rows:
         if usable(row):
-            by_point.setdefault((row["grid"], row["case"]), []).append(row)
+            by_point.setdefault((row["grid"], row["case"], row["dtype"]), {})[row["impl"]] = row
 
-    def only(rows: list[Row], impl: str, dtype: str = "bf16") -> Row | None:
-        return next((r for r in rows if r["impl"] == impl and r["dtype"] == dtype), None)
+    def of(case: Case, wanted: str) -> dict[str, Row]:
+        return by_point.get((case.grid, case.case, wanted), {})
 
-    points = []
-    for case in cases:
-        if case.dtype != "bf16":
-            continue
-        mine = by_point.get((case.grid, case.case), [])
-        peers = [r for r in mine if r["dtype"] == "bf16" and r["impl"] not in (OURS, YARDSTICK, FLOOR)]
-        best = min(peers, key=lambda r: r["us"], default=None)
-        points.append(PointResult(case, only(mine, OURS), only(mine, OURS, "f16"), best, only(mine, YARDSTICK), only(mine, FLOOR)))
-    return points
+    return [PointResult(c, of(c, dtype), of(c, "f16").get(OURS) if dtype == "bf16" else None) for c in cases if c.dtype == dtype]
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -87,8 +94,8 @@ def _throughput(low: int, high: int, causal: bool | None = None, head_dim: int |
     return applies
 
 
-def _at_most(name: str, share: float, label: str) -> Goal:
-    return Goal(name, 1 / share, _headline(label), show=lambda v: 1 / v, sense="at most")
+def _at_most(name: str, share: float, label: str, value: Callable[[PointResult], float | None] = lambda p: p.speedup) -> Goal:
+    return Goal(name, 1 / share, _headline(label), value, show=lambda v: 1 / v, sense="at most")
 
 
 def _host(limit_us: float) -> Goal:
@@ -115,10 +122,35 @@ GOALS = (
     Goal("4k tokens and longer, hd256: speedup", 1.00, _throughput(4096, 1 << 30, head_dim=256)),
     Goal("ragged batches: speedup", 1.10, lambda p: p.case.grid == "ragged"),
     Goal("every point: speedup, beyond the spread", 0.98, lambda p: True, noise=lambda p: p.noise),
-    Goal("FP16, every point: our BF16 time over our FP16 time", 0.97, lambda p: True, lambda p: p.f16_ratio),
+    Goal("FP16, every point: our BF16 time over our FP16 time", 0.97, lambda p: True, lambda p: ratio(p.ours, p.ours_f16)),
     Goal("geometric mean over all points: speedup", 1.10, lambda p: True, mean=True),
     _host(12.0),
 )
+
+_LONG = 4096, 1 << 30
+FP8_GOALS = (
+    *(_at_most(f"{n}: time over the best FP8 peer's", 0.60, n) for n in ("1x512", "2x512", "4x512")),
+    *(_at_most(f"{n}: time over our BF16 kernel's", 0.90, n, lambda p: ratio(p.rows.get(OURS_BF16), p.ours)) for n in ("1x512", "2x512", "4x512")),
+    Goal("causal, 512 to 2k tokens: speedup", 1.25, _throughput(512, 2048, True)),
+    Goal("4k tokens and longer, hd128: speedup over 16-bit output", 1.15, _throughput(*_LONG, head_dim=128), lambda p: ratio(p.best_16bit, p.ours)),
+    Goal(
+        "4k tokens and longer, hd128, V given transposed: speedup over 16-bit output",
+        1.25,
+        _throughput(*_LONG, head_dim=128),
+        lambda p: ratio(p.best_16bit, p.rows.get(OURS_VT)),
+    ),
+    Goal(
+        "4k tokens and longer, hd128: speedup over cuDNN, which writes e4m3",
+        1.05,
+        _throughput(*_LONG, head_dim=128),
+        lambda p: ratio(p.rows.get("cudnn-fe"), p.ours),
+    ),
+    Goal("4k tokens and longer, hd64: speedup", 1.35, _throughput(*_LONG, head_dim=64)),
+    Goal("4k tokens and longer, hd256: speedup", 1.08, _throughput(*_LONG, head_dim=256)),
+    _host(12.0),
+)
+MIXED_GOALS = (Goal("16k tokens: our BF16 kernel's time over ours", 0.95, _throughput(16384, 16384), lambda p: ratio(p.rows.get(OURS_BF16), p.ours)),)
+GOALS_OF = {"bf16": GOALS, "e4m3": FP8_GOALS, "bf16xe4m3": MIXED_GOALS}
 
 
 @dataclass(frozen=True)
@@ -148,4 +180,4 @@ def judge(goal: Goal, points: list[PointResult]) -> Verdict:
 
 
 def verdicts(points: list[PointResult]) -> list[Verdict]:
-    return [judge(goal, points) for goal in GOALS]
+    return [judge(goal, points) for goal in GOALS_OF[points[0].case.dtype]] if points else []

@@ -75,23 +75,42 @@ def setup_hopfill() -> str:
     return f"hopfill {hopfill.__version__}"
 
 
-@implementation("hopfill", setup_hopfill)
-def build_hopfill(p: Problem) -> Call:
+def build_ours(p: Problem, tensors: list[torch.Tensor], **options) -> Call:
     import hopfill
 
-    options = {"causal": p.case.causal}
-    if p.is_dense:
-        q, k, v = p.dense()
-    else:
-        q, k, v = p.q, p.k, p.v
+    q, k, v = tensors
+    options["causal"] = p.case.causal
+    if not p.is_dense:
         options |= {"cu_seqlens_q": p.cu_q, "cu_seqlens_k": p.cu_kv, "max_seqlen_q": p.max_q, "max_seqlen_k": p.max_kv}
-    out = torch.empty_like(q)
+    if k.dtype == torch.float8_e4m3fn:
+        names = ("q_scale", "k_scale", "v_scale")
+        options |= {n: s for n, s, t in zip(names, p.multipliers(), tensors, strict=True) if t.dtype == torch.float8_e4m3fn}
+    out = p.new_output().view(q.shape)
 
     def call() -> None:
         hopfill.attention(q, k, v, out=out, **options)
 
     call.plan = lambda: hopfill.plan(q, k, v, out=out, **options)
     return call, lambda: out.view(-1, p.case.heads, p.case.head_dim_vo)
+
+
+@implementation("hopfill", setup_hopfill)
+def build_hopfill(p: Problem) -> Call:
+    return build_ours(p, p.dense() if p.is_dense else [p.q, p.k, p.v])
+
+
+@implementation("hopfill-vt", setup_hopfill)
+def build_hopfill_vt(p: Problem) -> Call:
+    """V as [batch, heads, head_dim, seq], made outside the timing."""
+    need(p.is_dense, "V transposed goes with dense batches")
+    q, k, v = p.dense()
+    return build_ours(p, [q, k, v.permute(0, 2, 3, 1).contiguous()], v_transposed=True)
+
+
+@implementation("hopfill-bf16", setup_hopfill)
+def build_hopfill_bf16(p: Problem) -> Call:
+    """Our 16-bit kernel on the same numbers, which bf16 holds exactly."""
+    return build_ours(p, [t.to(torch.bfloat16) for t in (p.dense() if p.is_dense else [p.q, p.k, p.v])])
 
 
 def setup_torch() -> str:
@@ -102,6 +121,10 @@ def setup_torch() -> str:
 def build_gemm(p: Problem) -> Call:
     a, b = (torch.randn(GEMM_SIZE, GEMM_SIZE, device=p.device, dtype=torch.bfloat16) for _ in range(2))
     out = torch.empty_like(a)
+    if p.is_fp8:
+        a8, b8, one = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn).t(), torch.ones((), device=p.device)
+        options = {"scale_a": one, "scale_b": one, "out_dtype": torch.bfloat16, "use_fast_accum": True, "out": out}
+        return lambda: torch._scaled_mm(a8, b8, **options), lambda: out
     return lambda: torch.mm(a, b, out=out), lambda: out
 
 
@@ -213,17 +236,20 @@ def build_flashinfer(p: Problem, backend: str, **plan) -> Call:
     wrapper = flashinfer.BatchPrefillWithRaggedKVCacheWrapper(workspace("flashinfer"), "NHD", backend=backend)
     dtypes = {"q_data_type": p.q.dtype, "kv_data_type": p.k.dtype, "o_data_type": out.dtype}
     wrapper.plan(p.cu_q, p.cu_kv, case.heads, case.kv_heads, case.head_dim_qk, case.head_dim_vo, causal=case.causal, **dtypes, **plan)
-    return lambda: wrapper.run(p.q, p.k, p.v, out=out), lambda: out
+    scales = p.multipliers() if p.is_fp8 else []
+    return lambda: wrapper.run(p.q, p.k, p.v, *scales, out=out), lambda: out
 
 
 def build_flashinfer_single(p: Problem, backend: str) -> Call:
     import flashinfer
 
     need(p.is_dense and p.case.batch == 1, "one sequence only")
-    result = [None]
+    result, options = [None], {"causal": p.case.causal, "backend": backend}
+    if p.is_fp8:
+        options |= dict(zip(("scale_q", "scale_k", "scale_v"), p.multipliers(), strict=True)) | {"o_dtype": p.new_output().dtype}
 
     def call() -> None:
-        result[0] = flashinfer.single_prefill_with_kv_cache(p.q, p.k, p.v, causal=p.case.causal, backend=backend)
+        result[0] = flashinfer.single_prefill_with_kv_cache(p.q, p.k, p.v, **options)
 
     return call, lambda: result[0]
 
@@ -262,6 +288,8 @@ def build_fmha_v2(p: Problem, packed_qkv: bool) -> Call:
     if packed_qkv:
         need(case.heads == case.kv_heads, "packed q, k, v need as many KV heads as heads")
         layout, tensors = "PACKED_QKV", torch.stack([p.q, p.k, p.v], 1).contiguous()
+    elif p.is_fp8:  # refuses e4m3 with k and v apart
+        layout, tensors = "CONTIGUOUS_Q_KV", (p.q, torch.stack([p.k, p.v], 1).contiguous())
     else:
         layout, tensors = "SEPARATE_Q_K_V", (p.q, p.k, p.v)
     sizes = (p.max_q, p.max_kv, p.scale, 1.0, case.batch, p.cu_q, p.cu_kv)
@@ -330,9 +358,10 @@ def build_fa3_vllm(p: Problem) -> Call:
         *sizes, p.seq_kv, p.cu_q, None, None, None, None, no_page, 0, case.causal, -1, -1, False, one_split, None, no_margin
     )
     tensors = (p.q, p.k, p.v, None, None, None, out, p.cu_q, p.cu_kv, None, None, None, p.max_q, p.max_kv)
-    unused = (None, None, None, None, None, None, None, None, None)  # page table to V's descale
+    scales = [torch.ones(case.batch, heads, device=p.device) for heads in 3 * [case.kv_heads]] if p.is_fp8 else [None, None, None]
+    unused = (None, None, None, None, None, None)  # page table to rotary tables
     rest = (p.scale, case.causal, -1, -1, 0.0, True, metadata, one_split, None, no_margin, None, 1, 0, None)
-    return lambda: ops.fwd(*tensors, *unused, *rest), lambda: out
+    return lambda: ops.fwd(*tensors, *unused, *scales, *rest), lambda: out
 
 
 def setup_fa4() -> str:

@@ -9,7 +9,16 @@ from cases import Case
 
 SEED = 1234
 ROWS_PER_SEQUENCE = 64  # reference rows a sequence and head: first, last and seeded ones
-TORCH_DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
+TORCH_DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "e4m3": torch.float8_e4m3fn}
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return next(name for name, d in TORCH_DTYPES.items() if d == dtype)
+
+
+def widened(t: torch.Tensor) -> torch.Tensor:
+    """float64 of any tensor here; e4m3 by way of float32, which is exact."""
+    return t.float().double()
 
 
 class Problem:
@@ -19,12 +28,13 @@ class Problem:
         self.case, self.device = case, device
         generator = torch.Generator(device=device).manual_seed(SEED)
 
-        def normal(tokens: int, heads: int, d: int) -> torch.Tensor:
-            return torch.randn(tokens, heads, d, device=device, generator=generator).to(TORCH_DTYPES[case.dtype])
+        def normal(tokens: int, heads: int, d: int, dtype: str) -> torch.Tensor:
+            return torch.randn(tokens, heads, d, device=device, generator=generator).to(TORCH_DTYPES[dtype])
 
-        self.q = normal(case.tokens_q, case.heads, case.head_dim_qk)
-        self.k = normal(case.tokens_kv, case.kv_heads, case.head_dim_qk)
-        self.v = normal(case.tokens_kv, case.kv_heads, case.head_dim_vo)
+        q_dtype, _, kv_dtype = case.dtype.partition("x")  # bf16xe4m3: of q, and of k and v
+        self.q = normal(case.tokens_q, case.heads, case.head_dim_qk, q_dtype)
+        self.k = normal(case.tokens_kv, case.kv_heads, case.head_dim_qk, kv_dtype or q_dtype)
+        self.v = normal(case.tokens_kv, case.kv_heads, case.head_dim_vo, kv_dtype or q_dtype)
         sequences = case.sequences()
         self.lengths_q, self.lengths_kv = [q for q, _ in sequences], [k for _, k in sequences]
         self.max_q, self.max_kv = max(self.lengths_q), max(self.lengths_kv)
@@ -45,8 +55,18 @@ class Problem:
     def dense(self) -> list[torch.Tensor]:
         return [t.view(self.case.batch, -1, t.shape[1], t.shape[2]) for t in (self.q, self.k, self.v)]
 
-    def new_output(self) -> torch.Tensor:
-        return torch.empty(self.case.tokens_q, self.case.heads, self.case.head_dim_vo, device=self.device, dtype=TORCH_DTYPES[self.case.out_dtype])
+    def new_output(self, dtype: torch.dtype | None = None) -> torch.Tensor:
+        shape = (self.case.tokens_q, self.case.heads, self.case.head_dim_vo)
+        return torch.empty(shape, device=self.device, dtype=dtype or TORCH_DTYPES[self.case.out_dtype])
+
+    @property
+    def is_fp8(self) -> bool:
+        return self.q.dtype == torch.float8_e4m3fn
+
+    def multipliers(self) -> list[torch.Tensor]:
+        """Of q, k and v by head, as an FP8 caller has them: the inputs here are E4M3 as drawn, so all are 1."""
+        heads = (self.case.heads, self.case.kv_heads, self.case.kv_heads)
+        return [torch.ones(n, device=self.device, dtype=torch.float32) for n in heads]
 
     def sampled_rows(self) -> list[torch.Tensor]:
         """Query rows of each sequence, by position within it."""
@@ -65,8 +85,8 @@ class Problem:
         case, out, at_q, at_k = self.case, [], 0, 0
         group = case.heads // case.kv_heads
         for length_q, length_kv, r in zip(self.lengths_q, self.lengths_kv, rows, strict=True):
-            k, v = self.k[at_k : at_k + length_kv].double(), self.v[at_k : at_k + length_kv].double()
-            q = self.q[at_q : at_q + length_q][r].double().unflatten(1, (case.kv_heads, group))
+            k, v = widened(self.k[at_k : at_k + length_kv]), widened(self.v[at_k : at_k + length_kv])
+            q = widened(self.q[at_q : at_q + length_q])[r].unflatten(1, (case.kv_heads, group))
             logits = torch.einsum("rhgd,khd->hgrk", q, k) * self.scale
             if case.causal:
                 hidden = torch.arange(length_kv, device=self.device)[None, :] > (r + length_kv - length_q)[:, None]
@@ -79,7 +99,7 @@ class Problem:
         """(RMS error, largest error, RMS error relative to the reference's RMS) of the sampled rows; not finite where the output is not."""
         at, parts = 0, []
         for length, r in zip(self.lengths_q, rows, strict=True):
-            parts.append(output[at : at + length][r].double())
+            parts.append(widened(output[at : at + length])[r])
             at += length
         reference_rows = torch.cat(reference)
         difference = torch.cat(parts) - reference_rows

@@ -15,7 +15,7 @@ from pathlib import Path
 
 # Which implementations share a process. Each library has its own: some do not bear another's CUDA runtime or frontend, and a crash stays inside.
 PROCESSES = {
-    "ours": ("hopfill",),
+    "ours": ("hopfill", "hopfill-vt", "hopfill-bf16"),
     "torch": ("gemm", "empty", "cudnn", "fa2"),
     "flashinfer": (
         "flashinfer-fa2",

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """README's tables and plots, from bench/results.
 
-report.py                 rewrites README.md between its bench markers, and bench/results/<gpu>-<grid>.png
+report.py                 rewrites README.md between its bench markers, and bench/results/<gpu>-<grid>.png (FP8: <gpu>-fp8-<grid>.png)
 report.py --merge FILES   first takes rows of runs made elsewhere (each replaces all rows of its grid and dtype)
 report.py --print         tables and goals to the terminal only
 """
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import results
-from cases import FLOOR, GRIDS, OURS, SHORT_PEERS, YARDSTICK, Case, load
+from cases import FLOOR, GRIDS, NOT_PEERS, OURS, OURS_BF16, OURS_VT, SHORT_PEERS, YARDSTICK, Case, load
 from goals import PointResult, geometric_mean, point_results, usable, verdicts
 from results import Row
 
@@ -47,8 +47,17 @@ def family(impl: str) -> str:
     )
 
 
+NAMES = {OURS: "Hopfill", OURS_VT: "V transposed", OURS_BF16: "Hopfill, BF16"}
+DTYPE_NAMES = {"bf16": "BF16", "e4m3": "FP8", "bf16xe4m3": "BF16 queries, FP8 keys and values"}
+
+
 def peer_columns(cases: list[Case]) -> list[str]:
-    return [i for i in cases[0].implementations if i not in (OURS, YARDSTICK, FLOOR, *SHORT_PEERS)]
+    return [i for i in cases[0].implementations if i not in (*NOT_PEERS, *SHORT_PEERS)]
+
+
+def our_columns(cases: list[Case]) -> list[str]:
+    """Ours and its other forms."""
+    return [i for i in cases[0].implementations if i in NAMES]
 
 
 def best_of_family(by_impl: dict[str, Row], name: str) -> Row | None:
@@ -57,43 +66,37 @@ def best_of_family(by_impl: dict[str, Row], name: str) -> Row | None:
 
 def headline_table(rows: list[Row], cases: list[Case]) -> str:
     """Microseconds, and microseconds above an empty kernel's."""
-    peers = peer_columns(cases)
-    lines = []
+    peers, lines = peer_columns(cases), []
+    _, *others = ours = our_columns(cases)
     for case in cases:
         by_impl = rows_of(rows, case)
-        times = {name: best_of_family(by_impl, name) for name in (OURS, *peers)}
-        floor = by_impl.get(FLOOR, {}).get("us")
-        mine = times[OURS]["us"] if times[OURS] else None
-        best = min((r["us"] for name, r in times.items() if r and name != OURS), default=None)
+        found = {name: best_of_family(by_impl, name) for name in (*ours, *peers)}
+        times = {name: row["us"] if row else None for name, row in found.items()}
+        floor, mine = by_impl.get(FLOOR, {}).get("us"), times[OURS]
+        best = min((us for name, us in times.items() if us and name in peers), default=None)
         net = mine - floor if mine and floor else None
-        lines.append(
-            [
-                case.case.split()[0],
-                number(mine),
-                number(net),
-                *(number(times[p]["us"] if times[p] else None) for p in peers),
-                number(mine / best if mine and best else None),
-            ]
-        )
-    return table(["prompts", "Hopfill", "less an empty kernel", *peers, "Hopfill / best"], lines)
+        share = mine / best if mine and best else None
+        lines.append([case.case.split()[0], number(mine), number(net), *(number(times[n]) for n in (*others, *peers)), number(share)])
+    return table(["prompts", "Hopfill", "less an empty kernel", *(NAMES[n] for n in others), *peers, "Hopfill / best"], lines)
 
 
 def throughput_table(rows: list[Row], cases: list[Case]) -> str:
     """TFLOP/s."""
-    peers, lines = peer_columns(cases), []
+    ours, peers, lines = our_columns(cases), peer_columns(cases), []
     for case in cases:
         by_impl = rows_of(rows, case)
-        rates = {name: by_impl[name]["tflops"] if name in by_impl and usable(by_impl[name]) else None for name in (OURS, *peers, YARDSTICK)}
+        shown = (*ours, *peers, YARDSTICK)
+        rates = {name: by_impl[name]["tflops"] if name in by_impl and usable(by_impl[name]) else None for name in shown}
         best = max((v for name, v in rates.items() if v and name in peers), default=None)
-        ratio = rates[OURS] / best if rates[OURS] and best else None
-        lines.append([case.case, *(number(rates[n]) for n in (OURS, *peers, YARDSTICK)), number(ratio)])
-    return table(["batch", "Hopfill", *peers, "GEMM", "Hopfill / best"], lines)
+        share = [number(rates[OURS] / best if rates[OURS] and best else None)] if peers else []
+        lines.append([case.case, *(number(rates[n]) for n in shown), *share])
+    return table(["batch", *(NAMES[n] for n in ours), *peers, "GEMM", *(["Hopfill / best"] if peers else [])], lines)
 
 
 def host_table(rows: list[Row], cases: list[Case]) -> str:
     case = cases[0]
     by_impl = rows_of(rows, case)
-    timed = sorted(((r["host_us"], i) for i, r in by_impl.items() if r["host_us"] and i not in (YARDSTICK, FLOOR)))
+    timed = sorted(((r["host_us"], i) for i, r in by_impl.items() if r["host_us"] and i not in NOT_PEERS[1:]))
     return f"Host time of a call ({case.case}, from Python), µs: " + ", ".join(f"{'Hopfill' if i == OURS else i} {us:.1f}" for us, i in timed) + "."
 
 
@@ -103,7 +106,7 @@ def means_table(points: list[PointResult], rows: list[Row]) -> str:
     for p in points:
         timed: dict[str, float] = {}
         for impl, r in rows_of(rows, p.case).items():
-            if usable(r) and impl not in (YARDSTICK, FLOOR):
+            if usable(r) and impl not in NOT_PEERS[1:]:
                 timed[family(impl)] = min(r["us"], timed.get(family(impl), math.inf))
         for impl, us in timed.items():
             shares.setdefault(impl, []).append(min(timed.values()) / us)
@@ -121,33 +124,45 @@ def goals_table(points: list[PointResult]) -> str:
     return table(["goal", "target", "worst point, or mean", ""], lines)
 
 
-def gpu_section(rows: list[Row], cases: list[Case], slug: str, plots: list[str]) -> str:
-    bf16 = {grid: [c for c in cases if c.grid == grid and c.dtype == "bf16"] for grid in GRIDS}
-    present = {r["grid"] for r in rows if r["us"] is not None}
-    points = point_results(rows, cases)
-    dates = sorted({r["date"][:10] for r in rows})
-    unverified = sum(1 for r in rows if r["impl"] == OURS and usable(r) and not r["key"])
-    versions = dict(sorted({family(r["impl"]): r["version"] for r in rows if r["version"] and r["impl"] not in (OURS, FLOOR, YARDSTICK)}.items()))
-    parts = [f"#### {rows[0]['gpu']}, {dates[0] if dates[0] == dates[-1] else dates[0] + ' to ' + dates[-1]}"]
+def dtype_section(rows: list[Row], cases: list[Case], dtype: str, plots: list[str]) -> list[str]:
+    """Tables, goals and plots of one dtype; [] where nothing of it was timed."""
+    name = DTYPE_NAMES[dtype]
+    of = {grid: [c for c in cases if c.grid == grid and c.dtype == dtype] for grid in GRIDS}
+    present = {r["grid"] for r in rows if r["us"] is not None and r["dtype"] == dtype}
+    points = [p for p in point_results(rows, cases, dtype) if p.rows]
+    if not present:
+        return []
+    parts = []
     if "headline" in present:
         parts += [
-            "Llama-2-7B (32 heads, head dimension 128, causal, BF16), µs by graph replay:",
-            headline_table(rows, bf16["headline"]),
-            host_table(rows, bf16["headline"]),
+            f"Llama-2-7B (32 heads, head dimension 128, causal, {name}), µs by graph replay:",
+            headline_table(rows, of["headline"]),
+            host_table(rows, of["headline"]),
         ]
-    for grid, title in (("throughput", "BF16, TFLOP/s; 16k tokens in every split:"), ("ragged", "Ragged batches, BF16, TFLOP/s:")):
+    title = f"{name}, TFLOP/s" + ("; cuDNN writes E4M3, the others BF16" if dtype == "e4m3" else "")
+    for grid, what in (("throughput", f"{title}; 16k tokens in every split:"), ("ragged", f"Ragged batches, {title}:")):
         if grid in present:
-            parts += [title, throughput_table(rows, bf16[grid])]
-    parts += ["All BF16 points:", means_table([p for p in points if p.ours or p.best], rows), "Goals:", goals_table(points)]
-    parts += [f"![{p}](bench/results/{p})" for p in plots]
+            parts += [what, throughput_table(rows, of[grid])]
+    if any(p.peers for p in points):
+        parts += [f"All {name} points:", means_table(points, rows)]
+    return [*parts, f"Goals, {name}:", goals_table(points), *(f"![{p}](bench/results/{p})" for p in plots)]
+
+
+def gpu_section(rows: list[Row], cases: list[Case], plots: dict[str, list[str]]) -> str:
+    dates = sorted({r["date"][:10] for r in rows})
+    unverified = sum(1 for r in rows if r["impl"] in NAMES and usable(r) and not r["key"])
+    versions = dict(sorted({family(r["impl"]): r["version"] for r in rows if r["version"] and r["impl"] not in NOT_PEERS}.items()))
+    parts = [f"#### {rows[0]['gpu']}, {dates[0] if dates[0] == dates[-1] else dates[0] + ' to ' + dates[-1]}"]
+    for dtype in DTYPE_NAMES:
+        parts += dtype_section(rows, cases, dtype, plots.get(dtype, []))
     parts.append("Versions: " + "; ".join(f"{k}: {v}" for k, v in versions.items()) + ".")
     if unverified:
         parts.append(f"{unverified} rows of ours were timed with a kernel whose machine code has no key in the catalogue.")
     return "\n\n".join(parts)
 
 
-def plot(rows: list[Row], cases: list[Case], slug: str, folder: Path) -> list[str]:
-    """One picture a grid: bars of time for the headline, of TFLOP/s for the others. [] where matplotlib is missing."""
+def plot(rows: list[Row], cases: list[Case], dtype: str, slug: str, folder: Path) -> list[str]:
+    """One picture a grid of the dtype: bars of time for the headline, of TFLOP/s for the others. [] where matplotlib is missing."""
     try:
         import matplotlib
     except ImportError:
@@ -157,10 +172,10 @@ def plot(rows: list[Row], cases: list[Case], slug: str, folder: Path) -> list[st
 
     made = []
     for grid in GRIDS:
-        of_grid = [c for c in cases if c.grid == grid and c.dtype == "bf16" and any(usable(r) for r in rows_of(rows, c).values())]
+        of_grid = [c for c in cases if c.grid == grid and c.dtype == dtype and any(usable(r) for r in rows_of(rows, c).values())]
         if not of_grid:
             continue
-        shown = [OURS, *peer_columns(of_grid)]
+        shown = [*our_columns(of_grid), *peer_columns(of_grid)]
         field, unit = ("us", "µs, graph replay") if grid == "headline" else ("tflops", "TFLOP/s")
         groups = sorted({c.case.split(" ", 1)[1] for c in of_grid}, key=[c.case.split(" ", 1)[1] for c in of_grid].index)
         columns = 1 if len(groups) == 1 else 2
@@ -174,8 +189,8 @@ def plot(rows: list[Row], cases: list[Case], slug: str, folder: Path) -> list[st
                     at,
                     [v[field] if v else 0 for v in values],
                     0.8 / len(shown),
-                    label="Hopfill" if impl == OURS else impl,
-                    color=None if impl != OURS else "black",
+                    label=NAMES.get(impl, impl),
+                    color={OURS: "black", OURS_VT: "dimgrey", OURS_BF16: "lightgrey"}.get(impl),
                 )
             axis.set_xticks(range(len(members)), [c.case.split()[0] for c in members])
             axis.set_title(group, fontsize=9)
@@ -183,9 +198,9 @@ def plot(rows: list[Row], cases: list[Case], slug: str, folder: Path) -> list[st
             if grid == "headline":
                 axis.set_yscale("log")
         axes.flat[0].legend(fontsize=7, ncols=2)
-        figure.suptitle(f"{rows[0]['gpu']}, BF16, {grid}", fontsize=10)
+        figure.suptitle(f"{rows[0]['gpu']}, {DTYPE_NAMES[dtype]}, {grid}", fontsize=10)
         figure.tight_layout()
-        name = f"{slug}-{grid}.png"
+        name = f"{slug}{'-fp8' if dtype == 'e4m3' else ''}-{grid}.png"
         figure.savefig(folder / name, dpi=80)
         plt.close(figure)
         made.append(name)
@@ -193,9 +208,10 @@ def plot(rows: list[Row], cases: list[Case], slug: str, folder: Path) -> list[st
 
 
 def summarise(rows: list[Row]) -> None:
-    points = [p for p in point_results(rows, load()) if p.ours or p.best]
-    if any(p.speedup for p in points):
-        print(goals_table(points))
+    for dtype in DTYPE_NAMES:
+        points = [p for p in point_results(rows, load(), dtype) if p.rows]
+        if any(v.points for v in verdicts(points)):
+            print(f"{DTYPE_NAMES[dtype]}:\n{goals_table(points)}")
 
 
 def main(argv: list[str]) -> int:
@@ -212,8 +228,8 @@ def main(argv: list[str]) -> int:
         rows = [r for r in results.read(path) if r["grid"] in GRIDS]
         if not any(r["us"] is not None for r in rows):
             continue
-        plots = [] if options.only_print else plot(rows, cases, path.stem, options.results)
-        sections.append(gpu_section(rows, cases, path.stem, plots))
+        plots = {} if options.only_print else {d: plot(rows, cases, d, path.stem, options.results) for d in ("bf16", "e4m3")}
+        sections.append(gpu_section(rows, cases, plots))
     if not sections:
         print("report: no timed rows in", options.results, file=sys.stderr)
         return 1

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import results
-from cases import FLOOR, OURS, YARDSTICK, Case
+from cases import FLOOR, NOT_PEERS, OURS, YARDSTICK, Case
 from processes import PROCESS_OF, WorkerDied
 
 SETUP_S, PREPARE_S, TIMING_S = 240, 90, 30  # how long a worker may take to answer
@@ -240,7 +240,7 @@ class Bench:
         elif not known.get("note"):
             known["note"] = "another implementation of its process failed"
         if impl == YARDSTICK:
-            known.setdefault("note", "yardstick: a bf16 GEMM of 8192^3 in the same rounds")
+            known.setdefault("note", f"yardstick: a GEMM of 8192^3 in {'e4m3' if case.dtype == 'e4m3' else 'bf16'} in the same rounds")
         if impl == FLOOR:
             known.setdefault("note", "floor: a kernel that does nothing")
         return results.row(case, impl, **self._common(), version=self.versions.get(impl), **known)
@@ -274,9 +274,10 @@ class Bench:
             worker.close()
 
 
-def speedup(rows: list[results.Row], dtype: str = "bf16") -> tuple[float, str] | None:
-    """(best peer's time over ours, that peer) of one point's rows, or None where either is missing."""
+def speedup(rows: list[results.Row]) -> tuple[float, str] | None:
+    """(best peer's time over ours, that peer) of one point's rows of its first dtype, or None where either is missing."""
+    dtype = rows[0]["dtype"]
     timed = [r for r in rows if r["us"] and r["dtype"] == dtype and not (r["note"] or "").startswith("wrong")]
     ours = [r["us"] for r in timed if r["impl"] == OURS]
-    peers = [(r["us"], r["impl"]) for r in timed if r["impl"] not in (OURS, YARDSTICK, FLOOR)]
+    peers = [(r["us"], r["impl"]) for r in timed if r["impl"] not in NOT_PEERS]
     return (min(peers)[0] / ours[0], min(peers)[1]) if ours and peers else None

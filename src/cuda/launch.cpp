@@ -89,9 +89,10 @@ Result<void> launch(const planner::QuantizeLaunch& spec, Stream stream) {
     const auto function = function_for(cu, *context, spec.config);
     if (!function) return function.error();
     QuantizeParams params = spec.params;
-    const CUlaunchConfig config{
-        static_cast<unsigned>(spec.grid), 1,       1, static_cast<unsigned>(spec.threads), 1, 1, static_cast<unsigned>(spec.shared_bytes),
-        static_cast<CUstream>(stream),    nullptr, 0};
+    CUlaunchAttribute attribute{CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, {}, {}};
+    attribute.value.programmatic_stream_serialization_allowed = 1;
+    const CUlaunchConfig config{static_cast<unsigned>(spec.grid),         1, 1, static_cast<unsigned>(spec.threads), 1, 1,
+                                static_cast<unsigned>(spec.shared_bytes), static_cast<CUstream>(stream), &attribute, 1};
     void* arguments[] = {&params};
     const CUresult status = cu.cuLaunchKernelEx(&config, *function, arguments, nullptr);
     if (status == 0) return {};

@@ -1,5 +1,7 @@
 #include "emulator/quantize.h"
 
+#include <utility>
+
 #include "quantize/kernel.cuh"
 
 namespace hopfill::emulator {
@@ -10,23 +12,17 @@ void kernel(const QuantizeParams& p) {
     quantize_kernel<C>(p);
 }
 
-template <Elem E>
-QuantizeFunction kernel_of(const QuantizeConfig& c) {
-    switch (c.stage) {
-        case QuantizeStage::prepare:
-            return kernel<QuantizeConfig{QuantizeStage::prepare, E, false}>;
-        case QuantizeStage::greatest:
-            return kernel<QuantizeConfig{QuantizeStage::greatest, E, false}>;
-        case QuantizeStage::round:
-            break;
-    }
-    return c.transposed ? kernel<QuantizeConfig{QuantizeStage::round, E, true}> : kernel<QuantizeConfig{QuantizeStage::round, E, false}>;
+template <std::size_t... I>
+QuantizeFunction kernel_of(const QuantizeConfig& config, std::index_sequence<I...>) {
+    QuantizeFunction found = nullptr;
+    ((kQuantizeKernels.config[I] == config ? void(found = kernel<kQuantizeKernels.config[I]>) : void()), ...);
+    return found;
 }
 
 }  // namespace
 
 Report run_quantizer(const planner::QuantizeLaunch& spec, const Options& options) {
-    return run_kernel(spec, spec.config.elem == Elem::f16 ? kernel_of<Elem::f16>(spec.config) : kernel_of<Elem::bf16>(spec.config), options);
+    return run_kernel(spec, kernel_of(spec.config, std::make_index_sequence<QuantizeKernels::size>()), options);
 }
 
 }  // namespace hopfill::emulator

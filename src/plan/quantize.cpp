@@ -4,18 +4,32 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 namespace hopfill::planner {
 namespace {
 
 const char* text(QuantizeStage stage) {
     switch (stage) {
+        case QuantizeStage::sum:
+            return "sum";
         case QuantizeStage::prepare:
             return "prepare";
         case QuantizeStage::greatest:
             return "greatest";
         case QuantizeStage::round:
             return "round";
+    }
+    return "?";
+}
+const char* text(QuantizeExtra extra) {
+    switch (extra) {
+        case QuantizeExtra::none:
+            return "none";
+        case QuantizeExtra::mean:
+            return "mean";
+        case QuantizeExtra::channels:
+            return "channels";
     }
     return "?";
 }
@@ -55,23 +69,16 @@ Result<void> check_alignment(const char* name, const TensorView& t) {
 }  // namespace
 
 std::string kernel_name(const QuantizeConfig& c) {
-    return fmt::format("quantize_{}_{}{}", text(c.elem), text(c.stage), c.transposed ? "_transposed" : "");
+    const std::string extra = c.extra == QuantizeExtra::none ? "" : fmt::format("_{}", text(c.extra));
+    return fmt::format("quantize_{}_{}{}{}{}", text(c.elem), text(c.stage), extra, c.transposed ? "_transposed" : "", c.wide ? "_wide" : "");
 }
 
 std::string kernel_expression(const QuantizeConfig& c) {
-    return fmt::format("hopfill::QuantizeConfig{{hopfill::QuantizeStage::{}, hopfill::Elem::{}, {}}}", text(c.stage), text(c.elem), c.transposed);
+    return fmt::format("hopfill::QuantizeConfig{{hopfill::QuantizeStage::{}, hopfill::Elem::{}, hopfill::QuantizeExtra::{}, {}, {}}}", text(c.stage),
+                       text(c.elem), text(c.extra), c.transposed, c.wide);
 }
 
-std::vector<QuantizeConfig> quantize_kernels() {
-    std::vector<QuantizeConfig> all;
-    for (const Elem elem : {Elem::bf16, Elem::f16}) {
-        all.push_back({QuantizeStage::prepare, elem, false});
-        all.push_back({QuantizeStage::greatest, elem, false});
-        all.push_back({QuantizeStage::round, elem, false});
-        all.push_back({QuantizeStage::round, elem, true});
-    }
-    return all;
-}
+std::vector<QuantizeConfig> quantize_kernels() { return {std::begin(kQuantizeKernels.config), std::end(kQuantizeKernels.config)}; }
 
 Result<std::vector<QuantizeLaunch>> make_launches(const AttentionProblem& problem, const TensorView& cu_seqlens_k, const QuantizeWork& work) {
     const std::int64_t longest = std::int64_t{1} << 30;
@@ -83,6 +90,9 @@ Result<std::vector<QuantizeLaunch>> make_launches(const AttentionProblem& proble
     if (auto r = check_alignment("input", work.in); !r) return r.error();
     if (!work.transposed) {
         if (auto r = check_alignment("output", work.out); !r) return r.error();
+    }
+    if (work.mean.present() && (work.transposed || work.layout.kind == ScaleKind::channel)) {
+        return Error{Code::internal, "k_mean", "means are of keys, which are neither transposed nor scaled by channel"};
     }
     const std::size_t seq = problem.packed ? 0 : 1, head = seq + 1;
     QuantizeLaunch launch;
@@ -108,8 +118,10 @@ Result<std::vector<QuantizeLaunch>> make_launches(const AttentionProblem& proble
     p.head_dim = static_cast<i32>(problem.head_dim);
     p.seqlen = static_cast<i32>(problem.max_seqlen_kv);
     p.tokens = static_cast<i32>(problem.tokens_kv);
-    p.tile = p.kind == QuantizeScale::block ? static_cast<i32>(work.scale_block) : kQuantizeTile;
+    const bool wide = p.kind == QuantizeScale::block && work.scale_block == 128 && p.head_dim > 128;
+    p.tile = quantize_tile(p.head_dim, wide);
     p.tiles = ceil_div(p.seqlen, p.tile);
+    p.group = p.kind == QuantizeScale::block ? std::countr_zero(static_cast<u32>(work.scale_block)) : 0;
     launch.threads = kQuantizeThreads;
     launch.config.elem = work.in.dtype == DType::f16 ? Elem::f16 : Elem::bf16;
     const std::int64_t blocks = quantize_tiles(problem.batch, problem.max_seqlen_kv, problem.tokens_kv, p.tile, problem.packed) * problem.kv_heads;
@@ -122,17 +134,26 @@ Result<std::vector<QuantizeLaunch>> make_launches(const AttentionProblem& proble
         if (grid == 0) return;
         QuantizeLaunch next = launch;
         next.config.stage = stage;
-        next.config.transposed = stage == QuantizeStage::round && work.transposed;
+        const bool rounds = stage == QuantizeStage::round;
+        next.config.transposed = rounds && work.transposed;
+        next.config.wide = wide && stage != QuantizeStage::prepare;
+        if (rounds || stage == QuantizeStage::greatest) {
+            next.config.extra = p.mean != nullptr                        ? QuantizeExtra::mean
+                                : p.kind == QuantizeScale::channel ? QuantizeExtra::channels
+                                                                         : QuantizeExtra::none;
+        }
         next.grid = static_cast<int>(grid);
         next.shared_bytes = quantize_shared_bytes(next.config, p.head_dim);
         const bool found_by_token_block = p.kind == QuantizeScale::block;
         next.tensors = {{work.in, false}, {work.scale, stage != QuantizeStage::round || found_by_token_block}};
         if (problem.packed) next.tensors.push_back({cu_seqlens_k, false});
         if (work.mean.present()) next.tensors.push_back({work.mean, stage == QuantizeStage::prepare});
-        if (stage == QuantizeStage::round) next.tensors.push_back({work.out, true});
+        const bool sums = p.mean != nullptr && stage == QuantizeStage::prepare;
+        if (sums || stage == QuantizeStage::sum || stage == QuantizeStage::round) next.tensors.push_back({work.out, !sums});
         launches.push_back(std::move(next));
     };
     const bool shared = p.kind != QuantizeScale::block;
+    if (p.mean != nullptr) add(QuantizeStage::sum, blocks);
     if (shared || p.mean != nullptr) add(QuantizeStage::prepare, slices);
     if (shared) add(QuantizeStage::greatest, blocks);
     add(QuantizeStage::round, blocks);

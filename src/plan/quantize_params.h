@@ -7,26 +7,66 @@ namespace hopfill {
 
 // Launches in this order; those that a problem does not need are left out.
 enum class QuantizeStage : u8 {
-    prepare,   // the means of smoothed keys; scales that several blocks share start at the least
+    sum,       // smoothed keys: each tile's sums by channel, into the place of its output
+    prepare,   // their means; scales that several blocks share start at the least
     greatest,  // such scales rise to the greatest magnitude over 448
     round,     // numbers over their scale, rounded; scales by block of tokens are found on the way
 };
 
+// What a kernel has besides one scale for all that it holds: registers are bytes in flight here.
+enum class QuantizeExtra : u8 {
+    none,
+    mean,      // of keys, to subtract
+    channels,  // a scale a channel
+};
+
 struct QuantizeConfig {
     QuantizeStage stage = QuantizeStage::round;
-    Elem elem = Elem::bf16;   // of the input
+    Elem elem = Elem::bf16;  // of the input
+    QuantizeExtra extra = QuantizeExtra::none;
     bool transposed = false;  // round: the output is [heads, channels, tokens]
+    bool wide = false;        // a tile of twice the size: a scale for 128 tokens of more than 128 channels
 
     constexpr bool operator==(const QuantizeConfig&) const = default;
 };
+
+// Every kernel. Keys alone are smoothed; values alone are transposed or have scales by channel.
+struct QuantizeKernels {
+    static constexpr i32 size = 2 * 14;
+    QuantizeConfig config[size];
+};
+
+constexpr QuantizeKernels make_quantize_kernels() {
+    using enum QuantizeStage;
+    using enum QuantizeExtra;
+    QuantizeKernels all{};
+    i32 n = 0;
+    for (const Elem e : {Elem::bf16, Elem::f16}) {
+        all.config[n++] = {prepare, e, none, false, false};
+        for (const bool wide : {false, true}) all.config[n++] = {sum, e, none, false, wide};
+        for (const QuantizeExtra extra : {none, mean, channels}) {
+            all.config[n++] = {greatest, e, extra, false, false};
+            for (const bool transposed : {false, true}) {
+                for (const bool wide : {false, true}) {
+                    if ((extra == mean && transposed) || (extra == channels && wide)) continue;
+                    all.config[n++] = {round, e, extra, transposed, wide};
+                }
+            }
+        }
+    }
+    return all;
+}
+
+constexpr QuantizeKernels kQuantizeKernels = make_quantize_kernels();
 
 // What shares a scale: ScaleKind of include/hopfill/attention.h, without `none`.
 enum class QuantizeScale : u8 { tensor, head, sequence, block, channel };
 
 constexpr i32 kQuantizeThreads = 512;
-constexpr i32 kQuantizeVector = 16;  // channels of a thread: two 16-byte loads, one 16-byte store
-constexpr i32 kQuantizeTile = 128;   // tokens of a block, or those of a scale's block if fewer
-constexpr i32 kQuantizeSlice = 32;   // channels of a block of `prepare`: 64 bytes of a row, so that one head gives several blocks
+constexpr i32 kQuantizeVector = 8;   // channels of a thread: one 16-byte load, one 8-byte store
+constexpr i32 kQuantizeGroups = 4;   // blocks of tokens with a scale of their own in a tile, at most
+constexpr i32 kQuantizeSlice = 32;   // channels of a block of `prepare`, so that one head gives several blocks
+constexpr i32 kQuantizeSumRows = 4;  // rows of output that hold a float a channel; tiles of fewer tokens are summed by `prepare`
 constexpr float kGreatestE4m3 = 448, kLeastScale = 1.17549435e-38f;
 
 // Strides in elements.
@@ -43,8 +83,9 @@ struct QuantizeParams {
     i32 batch, heads, head_dim;
     i32 seqlen;  // dense
     i32 tokens;  // packed: tokens of the tensors, to which lengths read on the device are clamped
-    i32 tile;    // tokens of a block
+    i32 tile;    // tokens of a thread block
     i32 tiles;   // dense: of a sequence
+    i32 group;   // tokens of a scale by block, 2^group
 };
 
 // A tile of a ragged batch is found by bisection: tiles of sequence s start at cu_seqlens[s] / tile + s, which leaves each sequence enough of them.
@@ -52,9 +93,20 @@ constexpr i64 quantize_tiles(i64 batch, i64 seqlen, i64 tokens, i64 tile, bool p
     return packed ? tokens / tile + batch : batch * ((seqlen + tile - 1) / tile);
 }
 
-// Dynamic shared memory: 16 floats of each thread by channel; by token, a tile's bytes with rows four bytes apart from a multiple of 128.
+// Tokens of a thread block: 32 KB of input where there are 64, 128 or 256 channels.
+constexpr i32 quantize_tile(i32 head_dim, bool wide) { return wide || (head_dim > 64 && head_dim <= 128) ? 128 : head_dim <= 64 ? 256 : 64; }
+
+// Where a row of a tile's bytes starts in shared memory: 16 rows on, four banks on (eight in a tile of 64), so that a warp that reads a word of
+// each of eight (four) rows 16 apart, at four (eight) times four channels, meets each bank once.
+constexpr i32 quantize_row_offset(i32 row, i32 head_dim) { return row * head_dim + row / 16 * (head_dim > 128 ? 32 : 16); }
+
+// Dynamic shared memory: maxima of the warps and inverse scales, then a tile's bytes; or 9 floats of each thread, by channel.
+constexpr i32 kQuantizeScratch = (kQuantizeThreads / 32 + 1) * kQuantizeGroups * 4;
+
 constexpr i32 quantize_shared_bytes(QuantizeConfig c, i32 head_dim) {
-    return c.stage == QuantizeStage::round ? (c.transposed ? kQuantizeTile * (head_dim + 4) : 0) + 128 : kQuantizeThreads * kQuantizeVector * 4 + 128;
+    const i32 turned = c.transposed ? quantize_row_offset(quantize_tile(head_dim, c.wide), head_dim) : 0;
+    if (c.stage == QuantizeStage::round) return kQuantizeScratch + turned;
+    return kQuantizeThreads * (kQuantizeVector + 1) * 4;
 }
 
 }  // namespace hopfill

@@ -63,13 +63,19 @@ void check(int first, int count) {
     }
 }
 
-template <Elem E>
-emulator::QuantizeFunction quantizer(const QuantizeConfig& c) {
-    using enum QuantizeStage;
-    if (c.stage == prepare) return [](const QuantizeParams& p) { quantize_kernel<QuantizeConfig{prepare, E, false}>(p); };
-    if (c.stage == greatest) return [](const QuantizeParams& p) { quantize_kernel<QuantizeConfig{greatest, E, false}>(p); };
-    if (c.transposed) return [](const QuantizeParams& p) { quantize_kernel<QuantizeConfig{round, E, true}>(p); };
-    return [](const QuantizeParams& p) { quantize_kernel<QuantizeConfig{round, E, false}>(p); };
+template <QuantizeConfig C, Elem E>
+emulator::QuantizeFunction quantizer_if() {
+    if constexpr (C.elem == E)
+        return [](const QuantizeParams& p) { quantize_kernel<C>(p); };
+    else
+        return nullptr;
+}
+
+template <Elem E, std::size_t... I>
+emulator::QuantizeFunction quantizer(const QuantizeConfig& c, std::index_sequence<I...>) {
+    emulator::QuantizeFunction found = nullptr;
+    ((kQuantizeKernels.config[I] == c ? void(found = quantizer_if<kQuantizeKernels.config[I], E>()) : void()), ...);
+    return found;
 }
 
 template <Elem E>
@@ -79,7 +85,7 @@ void check_quantizers(int first, int count) {
         testing::QuantizeWorkload work(c, 1);
         for (int seed = first; seed < first + count; ++seed) {
             const testing::Outcome outcome = work.run(options_of(seed), [](const planner::QuantizeLaunch& launch, const emulator::Options& o) {
-                return emulator::run_kernel(launch, quantizer<E>(launch.config), o);
+                return emulator::run_kernel(launch, quantizer<E>(launch.config, std::make_index_sequence<QuantizeKernels::size>()), o);
             });
             if (outcome.kind != "clean") report(outcome);
         }

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <numeric>
 #include <stdexcept>
+#include <tuple>
 
 #include "emulator/formats.h"
 #include "emulator/random.h"
@@ -173,7 +174,8 @@ const char* text_of(ScaleKind kind) {
 }
 
 std::string name_of_case(const QuantizeCase& c) {
-    return fmt::format("quantize_{}{}_{}{}{}{}", text_of(c.kind), c.scale_block == 0 ? "" : std::to_string(c.scale_block), c.f16 ? "f16" : "bf16",
+    const std::string block = c.scale_block == 0 ? "" : std::to_string(c.scale_block);
+    return fmt::format("quantize_{}{}_{}_hd{}{}{}{}", text_of(c.kind), block, c.f16 ? "f16" : "bf16", c.head_dim,
                        c.packed ? "_packed" : "", c.smoothed ? "_smoothed" : "", c.transposed ? "_transposed" : "");
 }
 
@@ -184,14 +186,23 @@ constexpr std::pair<ScaleKind, int> kKinds[] = {{ScaleKind::tensor, 0}, {ScaleKi
 
 std::vector<QuantizeCase> quantize_cases() {
     std::vector<QuantizeCase> cases;
+    const auto add = [&](ScaleKind kind, int block, int head_dim, bool packed, bool smoothed, bool transposed) {
+        QuantizeCase c{"", kind, block, transposed != packed, packed, smoothed, transposed, 2, head_dim, {}};
+        c.lens = packed ? std::vector<int>{3, 0, 195, 64} : std::vector<int>{131, 131};
+        c.name = name_of_case(c);
+        cases.push_back(std::move(c));
+    };
     for (const auto& [kind, block] : kKinds)
-        for (const bool packed : {false, true})
-            for (const bool turned : {false, true}) {
-                QuantizeCase c{"", kind, block, turned, packed, turned != packed, turned, 2, 48, {}};
-                c.lens = packed ? std::vector<int>{5, 0, 200, 64} : std::vector<int>{131, 131};
-                c.name = name_of_case(c);
-                cases.push_back(std::move(c));
-            }
+        for (const bool packed : {false, true}) {
+            add(kind, block, 48, packed, false, false);
+            add(kind, block, 48, packed, false, true);
+            if (kind != ScaleKind::channel) add(kind, block, 48, packed, true, false);
+        }
+    // Tiles of other lengths.
+    for (const auto& [kind, block, head_dim] : {std::tuple{ScaleKind::sequence, 0, 112}, {ScaleKind::block, 64, 160}, {ScaleKind::block, 128, 160}}) {
+        add(kind, block, head_dim, true, true, false);
+        add(kind, block, head_dim, false, false, true);
+    }
     return cases;
 }
 
@@ -202,10 +213,10 @@ QuantizeCase random_quantize_case(std::uint64_t seed) {
     std::tie(c.kind, c.scale_block) = kKinds[random.below(std::size(kKinds))];
     c.f16 = random.one_in(2);
     c.packed = random.one_in(2);
-    c.smoothed = random.one_in(2);
     c.transposed = random.one_in(2);
+    c.smoothed = !c.transposed && c.kind != ScaleKind::channel && random.one_in(2);
     c.heads = between(1, 3);
-    c.head_dim = 16 * between(1, 8);
+    c.head_dim = 16 * between(1, 16);
     c.lens.assign(static_cast<std::size_t>(c.packed ? between(1, 5) : between(1, 2)), between(1, 300));
     if (c.packed) {
         for (int& n : c.lens) n = random.one_in(4) ? 0 : between(1, 200);

@@ -16,8 +16,8 @@ struct QuantizeCase {
     int scale_block = 0;  // tokens, with ScaleKind::block
     bool f16 = false;
     bool packed = false;
-    bool smoothed = false;    // means are computed and subtracted
-    bool transposed = false;  // the output is
+    bool smoothed = false;    // keys: means are computed and subtracted
+    bool transposed = false;  // values: the output is
     int heads = 2, head_dim = 48;
     std::vector<int> lens{1};  // dense: equal ones
 };

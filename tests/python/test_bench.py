@@ -101,7 +101,8 @@ class TestGrids:
     def test_names_are_unique_and_shared_between_dtypes(self):
         names = [(c.grid, c.case, c.dtype) for c in cases.load()]
         assert len(names) == len(set(names))
-        assert {n[:2] for n in names if n[2] == "f16"} == {n[:2] for n in names if n[2] == "bf16"}
+        of = {dtype: {n[:2] for n in names if n[2] == dtype} for dtype in cases.DTYPES}
+        assert of["f16"] == of["e4m3"] == of["bf16"] > of["bf16xe4m3"]
 
     def test_grids_of_the_goals(self):
         found = {c.case for c in cases.load()}
@@ -140,6 +141,16 @@ class TestRounds:
         assert by_impl(rows)["gemm"]["tflops"] == round(2 * 8192**3 / 1400 / 1e6, 1)
         assert by_impl(rows)["fa2"]["note"] == "takes dense batches" and by_impl(rows)["fa2"]["us"] is None
         assert by_impl(rows)["fa4"]["note"] == "not available: no wheel"
+
+    def test_fp8_points_stand_alone(self):
+        points = points_of([c for c in cases.load() if c.case == "1x512 h32/32 hd128 causal" and c.dtype == "e4m3"])
+        times = collections.defaultdict(lambda: 20.0, {"hopfill": 10.0, "hopfill-vt": 8.0, "hopfill-bf16": 9.0, "gemm": 700.0, "cudnn-fe": 12.0})
+        rows, _ = run(bench(points, times)[0])
+        mine = by_impl(rows, "e4m3")
+        assert results.faults(rows, points[0].cases) == []
+        assert set(mine) == set(points[0].cases[0].implementations) and mine["hopfill"]["out_dtype"] == "bf16"
+        assert mine["gemm"]["note"] == "yardstick: a GEMM of 8192^3 in e4m3 in the same rounds"
+        assert rounds.speedup(rows) == (1.2, "cudnn-fe")
 
     def test_a_wrong_peer_is_no_best_peer(self):
         rows, _ = run(bench()[0])
@@ -314,3 +325,36 @@ def test_options(capsys):
     with pytest.raises(SystemExit):
         command.parse(["--only", "flashattention-9"])
     assert "allowed: hopfill" in capsys.readouterr().err
+
+
+class TestReport:
+    """Tables and goals of made-up times."""
+
+    def rows(self, dtype, times):
+        points = points_of([c for c in cases.load() if c.dtype == dtype and (c.grid == "headline" or c.case.startswith(("1x16k", "mixed8")))])
+        rows, _ = run(bench(points, collections.defaultdict(lambda: 20.0, times))[0])
+        return [r | {"out_dtype": "e4m3"} if r["impl"] == "cudnn-fe" and dtype == "e4m3" else r for r in rows]
+
+    def test_goals_of_fp8(self):
+        import goals
+
+        rows = self.rows("e4m3", {"hopfill": 16.0, "hopfill-vt": 15.0, "hopfill-bf16": 17.0, "cudnn-fe": 16.5, "fa3-vllm": 19.0})
+        found = {v.goal.name: v for v in goals.verdicts([p for p in goals.point_results(rows, cases.load(), "e4m3") if p.rows])}
+        long = "4k tokens and longer, hd128"
+        assert found[f"{long}: speedup over 16-bit output"].value == 19 / 16
+        assert found[f"{long}, V given transposed: speedup over 16-bit output"].value == 19 / 15
+        assert found[f"{long}: speedup over cuDNN, which writes e4m3"].state == "missed"
+        assert found["2x512: time over our BF16 kernel's"].value == 17 / 16
+        assert found["4k tokens and longer, hd64: speedup"].value == 16.5 / 16
+        assert set(found) == {g.name for g in goals.FP8_GOALS}
+
+    def test_sections(self):
+        import report
+
+        rows = self.rows("bf16", {"hopfill": 10.0}) + self.rows("e4m3", {"hopfill": 8.0, "hopfill-vt": 7.0, "cudnn-fe": 12.0})
+        text = report.gpu_section(rows, cases.load(), {"e4m3": ["h100-fp8-headline.png"]})
+        assert "| 1x512 | 10.0 | -10.0 | 20.0 |" in text  # BF16
+        assert "| 1x512 | 8.00 | -12.0 | 7.00 | 20.0 | 20.0 | 20.0 | 20.0 | 12.0 | 0.667 |" in text  # V transposed, our BF16, four peers
+        assert "cuDNN writes E4M3" in text and "Goals, BF16:" in text and "![h100-fp8-headline.png]" in text and "keys and values" not in text
+        only = report.gpu_section(self.rows("bf16xe4m3", {"hopfill": 8.0}), cases.load(), {})
+        assert "| 1x16k h16/16 hd128 causal |" in only and "Hopfill / best" not in only and "All BF16" not in only

@@ -72,6 +72,29 @@ def test_ours_is_right_on_the_same_inputs(case):
     assert torch.equal(p.q, problem.Problem(case, "cpu").q)
 
 
+@pytest.mark.parametrize("shape", [CASE, RAGGED])
+@pytest.mark.parametrize(("dtype", "most"), [("e4m3", 5e-2), ("bf16xe4m3", 5e-3)])
+def test_ours_in_fp8(shape, dtype, most):
+    case = cases.make(shape.grid, "fp8", dtype, 64, 4, 2, True, shape.batch, shape.seq, shape.lengths_kv)
+    p = problem.Problem(case, "cpu")
+    assert (p.q.dtype == torch.float8_e4m3fn) == p.is_fp8 == (dtype == "e4m3") and p.v.dtype == torch.float8_e4m3fn
+    rows = p.sampled_rows()
+    reference, relative = p.reference(rows), {}
+    for name in ("hopfill", "hopfill-bf16", *(["hopfill-vt"] if p.is_dense else [])):
+        call, output = peers.IMPLEMENTATIONS[name].build(p)
+        call()
+        assert output().dtype == torch.bfloat16
+        relative[name] = p.errors(output(), rows, reference)[2]
+    assert 5e-4 < relative["hopfill"] < most and relative["hopfill-bf16"] < 5e-3
+    assert relative.get("hopfill-vt", relative["hopfill"]) == pytest.approx(relative["hopfill"], rel=0.1)
+
+
+def test_ours_wants_dense_batches_for_transposed_values():
+    case = cases.make("ragged", "fp8", "e4m3", 64, 4, 2, True, 3, 130, RAGGED.lengths_kv)
+    with pytest.raises(peers.Unsupported, match="dense"):
+        peers.IMPLEMENTATIONS["hopfill-vt"].build(problem.Problem(case, "cpu"))
+
+
 def test_errors_see_what_is_wrong():
     p = problem.Problem(RAGGED, "cpu")
     rows = p.sampled_rows()
@@ -87,6 +110,9 @@ def test_prepare_warm_measure(worker):
     assert setup["gpu"] == "NVIDIA H100" and setup["versions"]["hopfill"].startswith("hopfill 0.") and "fmha_v2" in setup["failed"]
     prepared = w.prepare(fields(CASE), ["hopfill", "hopfill@f16"])["results"]
     assert prepared["hopfill"]["rms_err"] > prepared["hopfill@f16"]["rms_err"] > 0 and "wrong" not in prepared["hopfill"]
+    fp8 = w.prepare(fields(CASE), ["hopfill@e4m3", "hopfill@bf16xe4m3"])["results"]
+    assert [r["out_dtype"] for r in fp8.values()] == ["bf16", "bf16"] and not any("wrong" in r for r in fp8.values())
+    w.prepare(fields(CASE), ["hopfill"])
     assert w.warm("hopfill")["launches"] >= 1 and w.warm("hopfill")["host_us"] > 0
     assert w.measure("hopfill")["us"] > 0
     assert w.release() == {} and not w.built

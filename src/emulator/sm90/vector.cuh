@@ -5,6 +5,8 @@
 #include "plan/kernel_config.h"
 #include "sm90/launch.cuh"
 
+#define HOPFILL_STREAMING_KERNEL(threads, blocks)
+
 namespace hopfill::sm90 {
 
 HOPFILL_INLINE void load_global16(const void* p, u32 (&v)[4], Site at = Site::current()) {
@@ -14,6 +16,14 @@ HOPFILL_INLINE void load_global16(const void* p, u32 (&v)[4], Site at = Site::cu
 HOPFILL_INLINE void store_global16(void* p, const u32 (&v)[4], Site at = Site::current()) {
     emulator::global_write(p, 16, at);
     std::memcpy(p, v, 16);
+}
+HOPFILL_INLINE void store_global8(void* p, const u32 (&v)[2], Site at = Site::current()) {
+    emulator::global_write(p, 8, at);
+    std::memcpy(p, v, 8);
+}
+HOPFILL_INLINE void store_shared8(void* p, const u32 (&v)[2], Site at = Site::current()) {
+    emulator::shared_write(p, 8, at);
+    std::memcpy(p, v, 8);
 }
 
 template <Elem E>
@@ -28,6 +38,9 @@ HOPFILL_INLINE void atomic_max(float* p, float v, Site at = Site::current()) {
     emulator::global_max(reinterpret_cast<u32*>(p), __builtin_bit_cast(u32, emulator::checked(v, at)), at);
 }
 
+HOPFILL_INLINE void renew(u32&) {}
+
 HOPFILL_INLINE float divide(float a, float b) { return a / b; }
+HOPFILL_INLINE float reciprocal(float a) { return 1 / a; }
 
 }  // namespace hopfill::sm90

@@ -6,15 +6,18 @@
 namespace hopfill {
 
 template <QuantizeConfig C>
-HOPFILL_KERNEL(kQuantizeThreads)
+HOPFILL_STREAMING_KERNEL(kQuantizeThreads, C.wide ? 1 : 2)
 void quantize_kernel(HOPFILL_GRID_CONSTANT const QuantizeParams params) {
+    sm90::let_next_launch_start();
     sm90::wait_for_previous_launch();
-    if constexpr (C.stage == QuantizeStage::prepare)
-        prepare<C.elem>(params);
+    if constexpr (C.stage == QuantizeStage::sum)
+        sum<C>(params);
+    else if constexpr (C.stage == QuantizeStage::prepare)
+        prepare<C>(params);
     else if constexpr (C.stage == QuantizeStage::greatest)
-        greatest<C.elem>(params);
+        greatest<C>(params);
     else
-        round<C.elem, C.transposed>(params);
+        round<C>(params);
 }
 
 }  // namespace hopfill

@@ -1,32 +1,96 @@
-// The three launches of the quantiser; see SCHEDULE.md.
+// The launches of the quantiser; see SCHEDULE.md.
 #pragma once
 
 #include "quantize/tile.cuh"
+#include "sm90/matrix.cuh"
 
 namespace hopfill {
 
-// Rows of a tile that a thread holds: 128 rows over the 32 or more rows that 512 threads cover at once.
-constexpr i32 kQuantizeSlots = 4;
+// Rows of a tile that a thread holds.
+constexpr i32 quantize_slots(QuantizeConfig c) { return c.wide ? 8 : 4; }
 
-// Adds up or takes the maximum of what threads of different rows hold for the same channels; f(channel, result) for each channel of the block.
-template <class Combine, class Use>
-HOPFILL_INLINE void reduce_rows(const QuantizeShare& share, i32 channels, const float (&x)[kQuantizeVector], Combine combine, Use use) {
-    auto* rows = reinterpret_cast<float*>(sm90::shared_memory());
+// Adds up or takes the maximum of what threads of different rows hold for the same channels, in a fixed order; f(channel, result) for each.
+template <i32 N, class Combine, class Use>
+HOPFILL_INLINE void reduce_rows(const QuantizeShare& share, i32 channels, const float (&x)[N], Combine combine, Use use) {
+    auto* const rows = reinterpret_cast<float*>(sm90::shared_memory());
+    float* const parts = rows + kQuantizeThreads * kQuantizeVector;
     if (share.active) {
 #pragma unroll
-        for (i32 i = 0; i < kQuantizeVector; i += 4)
-            sm90::store_shared4(rows + share.row * channels + share.vector * kQuantizeVector + i, x[i], x[i + 1], x[i + 2], x[i + 3]);
+        for (i32 i = 0; i < N; i += 4) sm90::store_shared4(rows + share.row * channels + share.vector * N + i, x[i], x[i + 1], x[i + 2], x[i + 3]);
     }
     sm90::sync_block();
-    for (i32 c = static_cast<i32>(sm90::thread_index()); c < channels; c += kQuantizeThreads) {
-        float sum = sm90::load_shared(rows + c);
-        for (i32 row = 1; row < share.rows; ++row) sum = combine(sum, sm90::load_shared(rows + row * channels + c));
-        use(c, sum);
+    const i32 thread = static_cast<i32>(sm90::thread_index()), c = thread % channels, part = thread / channels, n = kQuantizeThreads / channels;
+    if (part < n) {
+        float sum = sm90::load_shared(rows + part * channels + c);
+        for (i32 row = part + n; row < share.rows; row += n) sum = combine(sum, sm90::load_shared(rows + row * channels + c));
+        sm90::store_shared(parts + part * channels + c, sum);
+    }
+    sm90::sync_block();
+    if (thread >= channels) return;
+    float sum = sm90::load_shared(parts + thread);
+    for (i32 i = 1; i < n; ++i) sum = combine(sum, sm90::load_shared(parts + i * channels + thread));
+    use(thread, sum);
+}
+
+HOPFILL_INLINE bool holds(const QuantizeTile& t, const QuantizeShare& share, i32 slot) {
+    return share.active && share.row + slot * share.rows < t.tokens;
+}
+
+// Starts all of a thread's loads. Slots past the tile's end get its last row again, which changes no maximum: the loads need no predicates, which
+// would have to be kept for what follows.
+template <i32 Slots>
+HOPFILL_INLINE void load_tile(const QuantizeParams& p, const QuantizeTile& t, const QuantizeShare& share, QuantizeVector (&v)[Slots]) {
+    const u16* const from = input_row(p, t, t.first) + share.vector * kQuantizeVector;
+#pragma unroll
+    for (i32 slot = 0; slot < Slots; ++slot) {
+        const i32 row = share.row + slot * share.rows;
+        v[slot].load(from + (row < t.tokens ? row : t.tokens - 1) * p.in_seq);
+    }
+}
+
+template <QuantizeConfig C>
+HOPFILL_INLINE void sum(const QuantizeParams& p) {
+    const QuantizeTile t = find_tile(p, false);
+    if (t.tokens < kQuantizeSumRows) return;
+    const QuantizeShare share(p.head_dim / kQuantizeVector);
+    QuantizeVector v[quantize_slots(C)];
+    load_tile(p, t, share, v);
+    float sum[kQuantizeVector] = {};
+#pragma unroll
+    for (i32 slot = 0; slot < quantize_slots(C); ++slot) {
+        if (!holds(t, share, slot)) continue;
+        float x[kQuantizeVector];
+        v[slot].template unpack<C.elem>(x);
+#pragma unroll
+        for (i32 i = 0; i < kQuantizeVector; ++i) sum[i] += x[i];
+    }
+    reduce_rows(
+        share, p.head_dim, sum, [](float a, float b) { return a + b; }, [&](i32 c, float all) { sm90::store_global(sum_place(p, t, c), all); });
+}
+
+// Adds the sums of a tile at channels c to c + 3.
+template <Elem E>
+HOPFILL_INLINE void add_tile(const QuantizeParams& p, const QuantizeTile& t, i32 c, float (&sum)[4]) {
+    if (t.tokens >= kQuantizeSumRows) {
+        u32 bits[4];
+        sm90::load_global16(sum_place(p, t, c), bits);
+#pragma unroll
+        for (i32 i = 0; i < 4; ++i) sum[i] += sm90::bits_float(bits[i]);
+        return;
+    }
+    for (i32 row = 0; row < t.tokens; ++row) {
+#pragma unroll
+        for (i32 i = 0; i < 4; i += 2) {
+            float lo, hi;
+            sm90::unpack2<E>(sm90::load_global(reinterpret_cast<const u32*>(input_row(p, t, t.first + row) + c + i)), lo, hi);
+            sum[i] += lo;
+            sum[i + 1] += hi;
+        }
     }
 }
 
 // A block takes 32 channels of one head of one sequence.
-template <Elem E>
+template <QuantizeConfig C>
 HOPFILL_INLINE void prepare(const QuantizeParams& p) {
     const i32 slices = ceil_div(p.head_dim, kQuantizeSlice), block = static_cast<i32>(sm90::block_index());
     const i32 slice = block % slices, first_channel = slice * kQuantizeSlice;
@@ -44,93 +108,118 @@ HOPFILL_INLINE void prepare(const QuantizeParams& p) {
     }
     if (p.mean == nullptr) return;
     find_length(p, t);
-    const QuantizeShare share(channels / kQuantizeVector);
-    float sum[kQuantizeVector] = {};
+    constexpr i32 kVector = 4;
+    const QuantizeShare share(channels / kVector);
+    float sum[kVector] = {};
     if (share.active) {
+        const i32 tiles = ceil_div(t.length, p.tile);
 #pragma unroll 4
-        for (i32 token = share.row; token < t.length; token += share.rows) {
-            QuantizeVector v;
-            v.load(input_row(p, t, token) + first_channel + share.vector * kQuantizeVector);
-            float x[kQuantizeVector];
-            v.unpack<E>(x);
-#pragma unroll
-            for (i32 i = 0; i < kQuantizeVector; ++i) sum[i] += x[i];
+        for (i32 tile = share.row; tile < tiles; tile += share.rows) {
+            t.first = tile * p.tile;
+            t.tokens = t.length - t.first < p.tile ? t.length - t.first : p.tile;
+            add_tile<C.elem>(p, t, first_channel + share.vector * kVector, sum);
         }
     }
-    float* mean = p.mean + (static_cast<i64>(t.sequence) * p.heads + t.head) * p.head_dim + first_channel;
+    float* const mean = mean_of(p, t) + first_channel;
     reduce_rows(
         share, channels, sum, [](float a, float b) { return a + b; },
         [&](i32 c, float total) { sm90::store_global(mean + c, t.length > 0 ? sm90::divide(total, static_cast<float>(t.length)) : 0.0f); });
 }
 
-// Starts all of a thread's loads.
-HOPFILL_INLINE void load_tile(const QuantizeParams& p, const QuantizeTile& t, const QuantizeShare& share, QuantizeVector (&v)[kQuantizeSlots]) {
-#pragma unroll
-    for (i32 slot = 0; slot < kQuantizeSlots; ++slot) {
-        const i32 row = share.row + slot * share.rows;
-        v[slot].clear();
-        if (share.active && row < t.tokens) v[slot].load(input_row(p, t, t.first + row) + share.vector * kQuantizeVector);
-    }
-}
-
-HOPFILL_INLINE bool holds(const QuantizeTile& t, const QuantizeShare& share, i32 slot) {
-    return share.active && share.row + slot * share.rows < t.tokens;
-}
-
-template <Elem E>
-HOPFILL_INLINE void greatest_channels(const QuantizeTile& t, const QuantizeShare& share, const QuantizeVector (&v)[kQuantizeSlots],
-                                      const float (&mean)[kQuantizeVector], float (&most)[kQuantizeVector]) {
+template <QuantizeConfig C, i32 Slots>
+HOPFILL_INLINE void greatest_channels(const QuantizeVector (&v)[Slots], float (&most)[kQuantizeVector]) {
 #pragma unroll
     for (i32 i = 0; i < kQuantizeVector; ++i) most[i] = 0;
 #pragma unroll
-    for (i32 slot = 0; slot < kQuantizeSlots; ++slot) {
-        if (!holds(t, share, slot)) continue;
+    for (i32 slot = 0; slot < Slots; ++slot) {
         float x[kQuantizeVector];
-        v[slot].unpack<E>(x);
+        v[slot].template unpack<C.elem>(x);
 #pragma unroll
-        for (i32 i = 0; i < kQuantizeVector; ++i) most[i] = sm90::max_float(most[i], finite_magnitude(x[i] - mean[i]));
+        for (i32 i = 0; i < kQuantizeVector; ++i) most[i] = sm90::max_float(most[i], finite_magnitude(x[i]));
     }
 }
 
-HOPFILL_INLINE float greatest_of(const float (&most)[kQuantizeVector]) {
-    float all = most[0];
+// Of a slot's channels together.
+template <QuantizeConfig C>
+HOPFILL_INLINE float greatest_number(const QuantizeVector& v, const float (&mean)[kQuantizeVector]) {
+    float x[kQuantizeVector], most = 0;
+    v.template unpack<C.elem>(x);
 #pragma unroll
-    for (i32 i = 1; i < kQuantizeVector; ++i) all = sm90::max_float(all, most[i]);
-    return all;
+    for (i32 i = 0; i < kQuantizeVector; ++i) most = sm90::max_float(most, finite_magnitude(centred<C>(x[i], mean[i])));
+    return most;
 }
 
-template <Elem E>
+template <QuantizeConfig C>
 HOPFILL_INLINE void greatest(const QuantizeParams& p) {
-    const QuantizeTile t = find_tile(p);
+    const QuantizeTile t = find_tile(p, true);
     if (t.tokens <= 0) return;
     const QuantizeShare share(p.head_dim / kQuantizeVector);
-    QuantizeVector v[kQuantizeSlots];
+    QuantizeVector v[quantize_slots(C)];
     load_tile(p, t, share, v);
-    float mean[kQuantizeVector], most[kQuantizeVector];
-    load_means(p, t, share.vector, mean);
-    greatest_channels<E>(t, share, v, mean, most);
     float* scale = scale_of(p, t);
-    if (p.kind == QuantizeScale::channel) {
+    if constexpr (C.extra == QuantizeExtra::channels) {
+        float most[kQuantizeVector];
+        greatest_channels<C>(v, most);
         reduce_rows(
             share, p.head_dim, most, [](float a, float b) { return sm90::max_float(a, b); },
             [&](i32 c, float all) { sm90::atomic_max(scale + c * p.scale_channel, scale_for(all)); });
-        return;
+    } else {
+        float mean[kQuantizeVector], most = 0;
+        load_means<C>(p, t, share.vector, mean);
+#pragma unroll
+        for (i32 slot = 0; slot < quantize_slots(C); ++slot) most = sm90::max_float(most, greatest_number<C>(v[slot], mean));
+        auto* const maxima = reinterpret_cast<float*>(sm90::shared_memory());
+        most = warp_maximum(most);
+        if (sm90::lane_index() == 0) sm90::store_shared(maxima + sm90::thread_index() / 32 * kQuantizeGroups, most);
+        sm90::sync_block();
+        if (sm90::thread_index() == 0) sm90::atomic_max(scale, scale_for(block_maximum(maxima, 0)));
     }
-    const float all = block_maximum(greatest_of(most), reinterpret_cast<float*>(sm90::shared_memory()));
-    if (sm90::thread_index() == 0) sm90::atomic_max(scale, scale_for(all));
+}
+
+// Finds and stores the scales of the tile's blocks of tokens; returns their inverses, in shared memory.
+template <QuantizeConfig C, i32 Slots>
+HOPFILL_INLINE const float* find_scales(const QuantizeParams& p, const QuantizeTile& t, const QuantizeShare& share, const QuantizeVector (&v)[Slots],
+                                        const float (&mean)[kQuantizeVector]) {
+    auto* const maxima = reinterpret_cast<float*>(sm90::shared_memory());
+    float* const inverse = maxima + kQuantizeThreads / 32 * kQuantizeGroups;
+    float most[kQuantizeGroups] = {};
+#pragma unroll
+    for (i32 slot = 0; slot < Slots; ++slot) {
+        const float mine = greatest_number<C>(v[slot], mean);
+        // Past the tile's end: that of its last row, or one that is not stored.
+        const i32 group = (share.row + slot * share.rows) >> p.group;
+#pragma unroll
+        for (i32 g = 0; g < kQuantizeGroups; ++g) most[g] = sm90::max_float(most[g], g == group ? mine : 0.0f);
+    }
+    const i32 thread = static_cast<i32>(sm90::thread_index()), groups = ceil_div(t.tokens, 1 << p.group);
+#pragma unroll
+    for (i32 g = 0; g < kQuantizeGroups; ++g) {
+        if (g >= groups) break;
+        const float all = warp_maximum(most[g]);
+        if (sm90::lane_index() == 0) sm90::store_shared(maxima + thread / 32 * kQuantizeGroups + g, all);
+    }
+    sm90::sync_block();
+    if (thread < groups) {
+        const float scale = scale_for(block_maximum(maxima, thread));
+        sm90::store_global(scale_of(p, t) + thread * p.scale_block, scale);
+        sm90::store_shared(inverse + thread, sm90::reciprocal(scale));
+    }
+    sm90::sync_block();
+    return inverse;
 }
 
 // Bytes of four words of channels turned into a word a channel: word c gets byte c of each.
 HOPFILL_INLINE void turn4(const u32 (&in)[4], u32 (&out)[4]) {
-#pragma unroll
-    for (i32 c = 0; c < 4; ++c)
-        out[c] = (in[0] >> 8 * c & 0xff) | (in[1] >> 8 * c & 0xff) << 8 | (in[2] >> 8 * c & 0xff) << 16 | (in[3] >> 8 * c & 0xff) << 24;
+    const u32 low01 = sm90::permute_bytes(in[0], in[1], 0x5140), high01 = sm90::permute_bytes(in[0], in[1], 0x7362);
+    const u32 low23 = sm90::permute_bytes(in[2], in[3], 0x5140), high23 = sm90::permute_bytes(in[2], in[3], 0x7362);
+    out[0] = sm90::permute_bytes(low01, low23, 0x5410);
+    out[1] = sm90::permute_bytes(low01, low23, 0x7632);
+    out[2] = sm90::permute_bytes(high01, high23, 0x5410);
+    out[3] = sm90::permute_bytes(high01, high23, 0x7632);
 }
 
-// From rows of bytes in shared memory to rows of tokens: a thread takes 16 tokens of 4 channels.
-HOPFILL_INLINE void store_transposed(const QuantizeParams& p, const QuantizeTile& t, const u8* rows, i32 stride) {
-    const i32 thread = static_cast<i32>(sm90::thread_index()), first = thread % 8 * 16, channel = thread / 8 * 4;
-    if (channel >= p.head_dim || first >= t.tokens) return;
+// 16 tokens of 4 channels, from rows of bytes in shared memory to rows of tokens.
+HOPFILL_INLINE void store_turned(const QuantizeParams& p, const QuantizeTile& t, const u8* rows, i32 first, i32 channel) {
     u32 turned[4][4];
 #pragma unroll
     for (i32 j = 0; j < 4; ++j) {
@@ -138,7 +227,7 @@ HOPFILL_INLINE void store_transposed(const QuantizeParams& p, const QuantizeTile
 #pragma unroll
         for (i32 i = 0; i < 4; ++i) {
             const i32 row = first + 4 * j + i;
-            if (row < t.tokens) in[i] = sm90::load_shared(reinterpret_cast<const u32*>(rows + row * stride + channel));
+            if (row < t.tokens) in[i] = sm90::load_shared(reinterpret_cast<const u32*>(rows + quantize_row_offset(row, p.head_dim) + channel));
         }
         turn4(in, out);
 #pragma unroll
@@ -159,60 +248,68 @@ HOPFILL_INLINE void store_transposed(const QuantizeParams& p, const QuantizeTile
     }
 }
 
-template <Elem E, bool kTransposed>
+// A slot's numbers over their scales, to shared memory where they are to be transposed.
+template <QuantizeConfig C, class Inverse>
+HOPFILL_INLINE void store_slot(const QuantizeVector& v, u8* to, const float (&mean)[kQuantizeVector],
+                               Inverse inverse) {
+    float x[kQuantizeVector];
+    v.template unpack<C.elem>(x);
+#pragma unroll
+    for (i32 i = 0; i < kQuantizeVector; ++i) x[i] = centred<C>(x[i], mean[i]) * inverse(i);
+    const u32 bytes[2] = {sm90::pack4_e4m3(x[0], x[1], x[2], x[3]), sm90::pack4_e4m3(x[4], x[5], x[6], x[7])};
+    if constexpr (C.transposed)
+        sm90::store_shared8(to, bytes);
+    else
+        sm90::store_global8(to, bytes);
+}
+
+template <QuantizeConfig C>
 HOPFILL_INLINE void round(const QuantizeParams& p) {
-    const QuantizeTile t = find_tile(p);
+    const QuantizeTile t = find_tile(p, false);
     if (t.tokens <= 0) return;
     const QuantizeShare share(p.head_dim / kQuantizeVector);
-    u8* const rows = sm90::shared_memory() + 128;
-    const i32 stride = p.head_dim + 4;
-    QuantizeVector v[kQuantizeSlots];
+    u8* const rows = sm90::shared_memory() + kQuantizeScratch;
+    QuantizeVector v[quantize_slots(C)];
     load_tile(p, t, share, v);
-    float mean[kQuantizeVector], inverse[kQuantizeVector];
-    load_means(p, t, share.vector, mean);
-    float* scale = scale_of(p, t);
-    if (p.kind == QuantizeScale::channel) {
+    const auto store = [&](const float(&mean)[kQuantizeVector], auto inverse_of_row) {
+        u8* out = C.transposed ? nullptr : output_row(p, t, t.first + share.row) + share.vector * kQuantizeVector;
+        const i64 step = share.rows * p.out_seq;
+#pragma unroll
+        for (i32 slot = 0; slot < quantize_slots(C); ++slot, out += C.transposed ? 0 : step) {
+            if (!holds(t, share, slot)) continue;
+            v[slot].renew();
+            const i32 row = share.row + slot * share.rows;
+            u8* const to = C.transposed ? rows + quantize_row_offset(row, p.head_dim) + share.vector * kQuantizeVector : out;
+            store_slot<C>(v[slot], to, mean, inverse_of_row(row));
+        }
+    };
+    const float* scale = scale_of(p, t);
+    float mean[kQuantizeVector];
+    load_means<C>(p, t, share.vector, mean);
+    if constexpr (C.extra == QuantizeExtra::channels) {
+        float inverse[kQuantizeVector];
 #pragma unroll
         for (i32 i = 0; i < kQuantizeVector; ++i)
-            inverse[i] = sm90::divide(1.0f, sm90::load_global(scale + (share.vector * kQuantizeVector + i) * p.scale_channel));
+            inverse[i] = sm90::reciprocal(sm90::load_global(scale + (share.vector * kQuantizeVector + i) * p.scale_channel));
+        store(mean, [&](i32) { return [&](i32 i) { return inverse[i]; }; });
+    } else if (p.kind == QuantizeScale::block) {
+        const float* inverses = find_scales<C>(p, t, share, v, mean);
+        store(mean, [&](i32 row) {
+            const float inverse = sm90::load_shared(inverses + (row >> p.group));
+            return [inverse](i32) { return inverse; };
+        });
     } else {
-        float s;
-        if (p.kind == QuantizeScale::block) {
-            float most[kQuantizeVector];
-            greatest_channels<E>(t, share, v, mean, most);
-            s = scale_for(block_maximum(greatest_of(most), reinterpret_cast<float*>(sm90::shared_memory())));
-            if (sm90::thread_index() == 0) sm90::store_global(scale, s);
-        } else {
-            s = sm90::load_global(scale);
-        }
-        const float one = sm90::divide(1.0f, s);
-#pragma unroll
-        for (i32 i = 0; i < kQuantizeVector; ++i) inverse[i] = one;
+        const float inverse = sm90::reciprocal(sm90::load_global(scale));
+        store(mean, [&](i32) { return [inverse](i32) { return inverse; }; });
     }
-#pragma unroll
-    for (i32 slot = 0; slot < kQuantizeSlots; ++slot) {
-        if (!holds(t, share, slot)) continue;
-        const i32 row = share.row + slot * share.rows;
-        float x[kQuantizeVector];
-        v[slot].unpack<E>(x);
-#pragma unroll
-        for (i32 i = 0; i < kQuantizeVector; ++i) x[i] = (x[i] - mean[i]) * inverse[i];
-        u32 bytes[4];
-#pragma unroll
-        for (i32 i = 0; i < 4; ++i) bytes[i] = sm90::pack4_e4m3(x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]);
-        if constexpr (kTransposed) {
-#pragma unroll
-            for (i32 i = 0; i < 4; ++i)
-                sm90::store_shared(reinterpret_cast<u32*>(rows + row * stride + share.vector * kQuantizeVector + 4 * i), bytes[i]);
-        } else {
-            sm90::store_global16(p.out + (p.cu_seqlens == nullptr ? t.sequence * p.out_batch : i64{0}) + (t.begin + t.first + row) * p.out_seq +
-                                     t.head * p.out_head + share.vector * kQuantizeVector,
-                                 bytes);
-        }
-    }
-    if constexpr (kTransposed) {
+    if constexpr (C.transposed) {
         sm90::sync_block();
-        store_transposed(p, t, rows, stride);
+        // Neighbouring threads take 16 tokens each of up to 128, which lie together in the output, then the next 4 channels.
+        const i32 thread = static_cast<i32>(sm90::thread_index()), quads = p.head_dim / 4, lanes = p.tile < 128 ? p.tile / 16 : 8;
+        for (i32 i = thread / lanes; i < quads * (p.tile / 16 / lanes); i += kQuantizeThreads / lanes) {
+            const i32 first = (i / quads * lanes + thread % lanes) * 16;
+            if (first < t.tokens) store_turned(p, t, rows, first, i % quads * 4);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-// The part of a tensor that a block works on, and a thread's share of it: 16 channels of rows that lie a fixed distance apart.
+// The part of a tensor that a block works on, and a thread's share of it: some channels of rows that lie a fixed distance apart.
 #pragma once
 
 #include "plan/quantize_params.h"
@@ -23,9 +23,11 @@ HOPFILL_INLINE void find_length(const QuantizeParams& p, QuantizeTile& t) {
     t.length = (end < p.tokens ? end : p.tokens) - begin;
 }
 
-HOPFILL_INLINE QuantizeTile find_tile(const QuantizeParams& p) {
+// `backwards`: what the launch before read last is read first, and found in L2.
+HOPFILL_INLINE QuantizeTile find_tile(const QuantizeParams& p, bool backwards) {
     QuantizeTile t;
-    const i32 block = static_cast<i32>(sm90::block_index()), tile = block / p.heads;
+    const i32 index = static_cast<i32>(sm90::block_index()), block = backwards ? static_cast<i32>(sm90::grid_size()) - 1 - index : index;
+    const i32 tile = block / p.heads;
     t.head = block % p.heads;
     if (p.cu_seqlens == nullptr) {
         t.sequence = tile / p.tiles;
@@ -48,7 +50,7 @@ HOPFILL_INLINE QuantizeTile find_tile(const QuantizeParams& p) {
     return t;
 }
 
-// Vectors of 16 channels side by side, rows of them `rows` apart.
+// Vectors of channels side by side, rows of them `rows` apart. Threads that are left over are not active, and read what thread 0 reads.
 struct QuantizeShare {
     i32 vector, row, rows;
     bool active;
@@ -56,9 +58,9 @@ struct QuantizeShare {
     HOPFILL_INLINE explicit QuantizeShare(i32 vectors) {
         const i32 thread = static_cast<i32>(sm90::thread_index());
         rows = kQuantizeThreads / vectors;
-        vector = thread % vectors;
-        row = thread / vectors;
-        active = row < rows;
+        active = thread < rows * vectors;
+        vector = active ? thread % vectors : 0;
+        row = active ? thread / vectors : 0;
     }
 };
 
@@ -66,63 +68,79 @@ HOPFILL_INLINE const u16* input_row(const QuantizeParams& p, const QuantizeTile&
     return p.in + (p.cu_seqlens == nullptr ? t.sequence * p.in_batch : i64{0}) + (t.begin + token) * p.in_seq + t.head * p.in_head;
 }
 
-// 16 numbers of 16 bits, as loaded.
-struct QuantizeVector {
-    u32 low[4], high[4];
+HOPFILL_INLINE u8* output_row(const QuantizeParams& p, const QuantizeTile& t, i32 token) {
+    return p.out + (p.cu_seqlens == nullptr ? t.sequence * p.out_batch : i64{0}) + (t.begin + token) * p.out_seq + t.head * p.out_head;
+}
 
-    HOPFILL_INLINE void load(const u16* from) {
-        sm90::load_global16(from, low);
-        sm90::load_global16(from + 8, high);
-    }
-    HOPFILL_INLINE void clear() {
+// A tile's sum of channel c while there is no output yet: rows of out hold a byte a channel, so four hold a float a channel.
+HOPFILL_INLINE float* sum_place(const QuantizeParams& p, const QuantizeTile& t, i32 c) {
+    const i32 in_row = p.head_dim / kQuantizeSumRows;
+    return reinterpret_cast<float*>(output_row(p, t, t.first + c / in_row)) + c % in_row;
+}
+
+HOPFILL_INLINE float* mean_of(const QuantizeParams& p, const QuantizeTile& t) {
+    return p.mean + (static_cast<i64>(t.sequence) * p.heads + t.head) * p.head_dim;
+}
+
+// Numbers of 16 bits, as loaded.
+struct QuantizeVector {
+    u32 bits[4];
+
+    HOPFILL_INLINE void load(const u16* from) { sm90::load_global16(from, bits); }
+    HOPFILL_INLINE void renew() {
 #pragma unroll
-        for (i32 i = 0; i < 4; ++i) low[i] = high[i] = 0;
+        for (i32 i = 0; i < 4; ++i) sm90::renew(bits[i]);
     }
     template <Elem E>
     HOPFILL_INLINE void unpack(float (&x)[kQuantizeVector]) const {
 #pragma unroll
-        for (i32 i = 0; i < 4; ++i) {
-            sm90::unpack2<E>(low[i], x[2 * i], x[2 * i + 1]);
-            sm90::unpack2<E>(high[i], x[2 * i + 8], x[2 * i + 9]);
-        }
+        for (i32 i = 0; i < 4; ++i) sm90::unpack2<E>(bits[i], x[2 * i], x[2 * i + 1]);
     }
 };
 
 // The means of a thread's channels, or zeros.
+template <QuantizeConfig C>
 HOPFILL_INLINE void load_means(const QuantizeParams& p, const QuantizeTile& t, i32 vector, float (&mean)[kQuantizeVector]) {
 #pragma unroll
     for (i32 i = 0; i < kQuantizeVector; i += 4) {
         u32 bits[4] = {0, 0, 0, 0};
-        if (p.mean != nullptr)
-            sm90::load_global16(p.mean + (static_cast<i64>(t.sequence) * p.heads + t.head) * p.head_dim + vector * kQuantizeVector + i, bits);
+        if constexpr (C.extra == QuantizeExtra::mean) sm90::load_global16(mean_of(p, t) + vector * kQuantizeVector + i, bits);
 #pragma unroll
         for (i32 j = 0; j < 4; ++j) mean[i + j] = sm90::bits_float(bits[j]);
     }
 }
 
+template <QuantizeConfig C>
+HOPFILL_INLINE float centred(float x, float mean) {
+    return C.extra == QuantizeExtra::mean ? x - mean : x;
+}
+
 // |x|, or 0 where x is infinite or no number.
 HOPFILL_INLINE float finite_magnitude(float x) {
-    const u32 bits = sm90::float_bits(x) & 0x7fffffffu;
-    return bits < 0x7f800000u ? sm90::bits_float(bits) : 0.0f;
+    const float magnitude = x < 0 ? -x : x;
+    return magnitude < sm90::infinity() ? magnitude : 0.0f;
 }
 
 HOPFILL_INLINE float scale_for(float greatest) { return sm90::max_float(sm90::divide(greatest, kGreatestE4m3), kLeastScale); }
 
-// The scale of the tile's token blocks together; of channel 0.
+// The scale of the tile's first token; of channel 0.
 HOPFILL_INLINE float* scale_of(const QuantizeParams& p, const QuantizeTile& t) {
-    const i64 block = p.kind == QuantizeScale::block ? t.first / p.tile : 0;
+    const i64 block = p.kind == QuantizeScale::block ? t.first >> p.group : 0;
     return p.scale + t.sequence * p.scale_batch + t.head * p.scale_head + block * p.scale_block;
 }
 
-// The maximum of all threads of the block, in every thread. All take part. `scratch` holds a float a warp.
-HOPFILL_INLINE float block_maximum(float x, float* scratch) {
+// The maximum of all threads of a warp, in each.
+HOPFILL_INLINE float warp_maximum(float x) {
 #pragma unroll
     for (u32 mask = 16; mask > 0; mask /= 2) x = sm90::max_float(x, sm90::shuffle_xor(x, mask));
-    if (sm90::lane_index() == 0) sm90::store_shared(scratch + sm90::thread_index() / 32, x);
-    sm90::sync_block();
+    return x;
+}
+
+// What the warps wrote to `maxima`, a row of kQuantizeGroups each: their maximum in column `group`.
+HOPFILL_INLINE float block_maximum(const float* maxima, i32 group) {
     float most = 0;
 #pragma unroll
-    for (i32 i = 0; i < kQuantizeThreads / 32; ++i) most = sm90::max_float(most, sm90::load_shared(scratch + i));
+    for (i32 warp = 0; warp < kQuantizeThreads / 32; ++warp) most = sm90::max_float(most, sm90::load_shared(maxima + warp * kQuantizeGroups + group));
     return most;
 }
 

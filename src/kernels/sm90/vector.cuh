@@ -4,14 +4,24 @@
 #include "plan/kernel_config.h"
 #include "sm90/launch.cuh"
 
+// With registers for that many blocks at once.
+#define HOPFILL_STREAMING_KERNEL(threads, blocks) __global__ __launch_bounds__(threads, blocks)
+
 namespace hopfill::sm90 {
 
-// Through the read-only path, not kept in L1 (PTX ISA 9.7.9.8, ld.global.nc); the address is a multiple of 16.
+// Through the read-only path, not kept in L1 (PTX ISA 9.7.9.8, ld.global.nc); the address is a multiple of 16. Volatile: not before the
+// wait for an earlier launch.
 HOPFILL_INLINE void load_global16(const void* p, u32 (&v)[4]) {
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n" : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "l"(p));
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n" : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "l"(p));
 }
 HOPFILL_INLINE void store_global16(void* p, const u32 (&v)[4]) {
     asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(p), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3]) : "memory");
+}
+HOPFILL_INLINE void store_global8(void* p, const u32 (&v)[2]) {
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};\n" ::"l"(p), "r"(v[0]), "r"(v[1]) : "memory");
+}
+HOPFILL_INLINE void store_shared8(void* p, const u32 (&v)[2]) {
+    asm volatile("st.shared.v2.u32 [%0], {%1, %2};\n" ::"r"(shared_address(p)), "r"(v[0]), "r"(v[1]) : "memory");
 }
 
 // Exact (PTX ISA 9.7.9.21, cvt).
@@ -29,7 +39,11 @@ HOPFILL_INLINE void unpack2(u32 v, float& lo, float& hi) {
 // Relaxed, device scope. Of floats that are not negative, whose order is that of their bits.
 HOPFILL_INLINE void atomic_max(float* p, float v) { atomicMax(reinterpret_cast<u32*>(p), __float_as_uint(v)); }
 
+// The compiler takes v for something new: what was computed from it is computed again rather than kept in registers.
+HOPFILL_INLINE void renew(u32& v) { asm volatile("" : "+r"(v)); }
+
 // IEEE division, so that the host computes the same.
 HOPFILL_INLINE float divide(float a, float b) { return __fdiv_rn(a, b); }
+HOPFILL_INLINE float reciprocal(float a) { return __frcp_rn(a); }
 
 }  // namespace hopfill::sm90
