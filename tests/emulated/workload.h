@@ -25,7 +25,7 @@ struct Case {
     int blocks = 2;                          // SMs of the device, so that a block has several tiles
     int variant = -1;                        // of the planner's tables; -1 is the planner's choice
     // Small integers whose logits, times a scale of ln 2, are few whole powers of two apart: every product and sum of the kernel is exact in any
-    // order, so that the emulator and a GPU must agree in every bit of the output.
+    // order (fp8: but for what the tensor core cuts off), so that the emulator and a GPU must agree in every bit of the output.
     bool integers = false;
 };
 
