@@ -184,7 +184,7 @@ void matrix_kernel(HOPFILL_GRID_CONSTANT const MatrixParams p) {
 }
 
 // Scalar instructions: thread i's word i, i + 32, ... through one of them. Operations of several operands take the words that follow.
-enum class Scalar : u8 { exp2, log2, maximum, fma, pack_bf16, pack_f16, pack_e4m3, exchange, divide, unpack_bf16, unpack_f16 };
+enum class Scalar : u8 { exp2, log2, maximum, fma, pack_bf16, pack_f16, pack_e4m3, exchange, divide, reciprocal, unpack_bf16, unpack_f16 };
 
 struct ScalarParams {
     const u32* in;  // count words, and three more
@@ -222,6 +222,8 @@ void scalar_kernel(HOPFILL_GRID_CONSTANT const ScalarParams p) {
                 r = sm90::pack2<Elem::f16>(v[0], v[1]);
             else if constexpr (S == Scalar::divide)
                 r = sm90::float_bits(sm90::divide(v[0], v[1]));
+            else if constexpr (S == Scalar::reciprocal)
+                r = sm90::float_bits(sm90::reciprocal(v[0]));
             else if constexpr (S == Scalar::unpack_bf16 || S == Scalar::unpack_f16) {
                 float lo, hi;
                 sm90::unpack2<S == Scalar::unpack_bf16 ? Elem::bf16 : Elem::f16>(sm90::load_global(p.in + i), lo, hi);
@@ -270,7 +272,7 @@ void atomic_kernel(HOPFILL_GRID_CONSTANT const SharedParams p) {
     sm90::atomic_max(reinterpret_cast<float*>(p.out + 1 + Threads), sm90::bits_float(sm90::load_global(p.in + thread)));
 }
 
-// Sixteen bytes at once, from global to shared memory, to another lane, and back.
+// Sixteen bytes at once, in odd lanes eight, from global to shared memory, to another lane, and back.
 template <i32 Threads = 32>
 HOPFILL_KERNEL(Threads)
 void vector_kernel(HOPFILL_GRID_CONSTANT const SharedParams p) {
@@ -278,12 +280,26 @@ void vector_kernel(HOPFILL_GRID_CONSTANT const SharedParams p) {
     const u32 lane = sm90::thread_index();
     u32 w[4];
     sm90::load_global16(p.in + lane * 4, w);
-    sm90::store_shared4(shared + lane * 4, sm90::bits_float(w[0]), sm90::bits_float(w[1]), sm90::bits_float(w[2]), sm90::bits_float(w[3]));
+    if (lane % 2 == 0) {
+        sm90::store_shared4(shared + lane * 4, sm90::bits_float(w[0]), sm90::bits_float(w[1]), sm90::bits_float(w[2]), sm90::bits_float(w[3]));
+    } else {
+        for (i32 i = 0; i < 4; i += 2) {
+            const u32 half[2] = {w[i], w[i + 1]};
+            sm90::store_shared8(shared + lane * 4 + i, half);
+        }
+    }
     sm90::sync_warp();
     float v[4];
     sm90::load_shared4(shared + (lane ^ 9) * 4, v);
     for (i32 i = 0; i < 4; ++i) w[i] = sm90::float_bits(v[i]);
-    sm90::store_global16(p.out + lane * 4, w);
+    if (lane % 2 == 0) {
+        sm90::store_global16(p.out + lane * 4, w);
+    } else {
+        for (i32 i = 0; i < 4; i += 2) {
+            const u32 half[2] = {w[i], w[i + 1]};
+            sm90::store_global8(p.out + lane * 4 + i, half);
+        }
+    }
 }
 
 // How many lanes are elected, whether twice the same, and whether the lane's own answer agrees.

@@ -265,6 +265,7 @@ void add_scalar_cases(Cases& cases) {
     add_scalar<Scalar::maximum>(cases, "max values", "maximum", pairs, {});
     add_scalar<Scalar::fma>(cases, "fma values", "fma", pairs, {});
     add_scalar<Scalar::divide>(cases, "divide values", "divide", pairs, {});
+    add_scalar<Scalar::reciprocal>(cases, "divide one by values", "reciprocal", pairs, {});
     std::vector<float> halves = values_to_round(Elem::f16);
     for (float& x : halves) x = emulator::from_bits(emulator::to_f16(x) | static_cast<u32>(random.next()) << 16);
     add_scalar<Scalar::unpack_bf16>(cases, "unpack bf16x2", "unpack_bf16", halves, {});
