@@ -27,8 +27,9 @@ def fp8_attention(graph, p: Problem, q, k, v, variables: dict, **options):
         variables[t] = torch.full((1, 1, 1, 1), value, device=p.device, dtype=torch.float32)
         return t
 
-    scales = {name: scalar(name, 1.0) for name in ("descale_q", "descale_k", "descale_v", "scale_o")}
-    scales |= {"descale_s": scalar("descale_s", 1 / WEIGHTS_SCALE), "scale_s": scalar("scale_s", WEIGHTS_SCALE)}
+    scales = {name: scalar(name, 1.0) for name in ("descale_q", "descale_k", "descale_v")}
+    given = {"scale_o": p.o_multiplier, "descale_s": 1 / WEIGHTS_SCALE, "scale_s": WEIGHTS_SCALE}
+    scales |= {name: scalar(name, value) for name, value in given.items()}
     o, _, *maxima = graph.sdpa_fp8(q=q, k=k, v=v, **scales, generate_stats=False, attn_scale=p.scale, **options)
     for t in maxima:
         t.set_output(True).set_dim([1, 1, 1, 1]).set_stride([1, 1, 1, 1]).set_data_type(cudnn.data_type.FLOAT)
@@ -86,6 +87,7 @@ def build(p: Problem):
     graph.check_support()
     graph.build_plans()
     out = p.new_output(p.q.dtype)  # e4m3 is what cuDNN writes for FP8
+    p.stored_dtype = out.dtype
     variables[o] = out
     workspace = torch.empty(max(graph.get_workspace_size(), 16), device="cuda", dtype=torch.uint8)
 
@@ -93,4 +95,4 @@ def build(p: Problem):
         cudnn.set_stream(handle=handle(), stream=torch.cuda.current_stream().cuda_stream)
         graph.execute(variables, workspace, handle=handle())
 
-    return call, lambda: out
+    return call, lambda: out if p.o_multiplier == 1 or not p.is_fp8 else out.float() / p.o_multiplier

@@ -41,6 +41,7 @@ class Problem:
         self.cu_q, self.cu_kv = self._offsets(self.lengths_q), self._offsets(self.lengths_kv)
         self.seq_q, self.seq_kv = self._int32(self.lengths_q), self._int32(self.lengths_kv)
         self.scale = 1 / math.sqrt(case.head_dim_qk)
+        self.o_multiplier, self.stored_dtype = 1.0, TORCH_DTYPES[case.out_dtype]  # of an output in e4m3, which takes it away again
 
     def _int32(self, values: list[int]) -> torch.Tensor:
         return torch.tensor(values, device=self.device, dtype=torch.int32)

@@ -13,6 +13,7 @@ import math
 import sys
 from pathlib import Path
 
+import accuracy_report
 import results
 from cases import FLOOR, GRIDS, NOT_PEERS, OURS, OURS_BF16, OURS_VT, SHORT_PEERS, YARDSTICK, Case, load
 from goals import PointResult, geometric_mean, point_results, usable, verdicts
@@ -21,6 +22,7 @@ from results import Row
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- bench:begin (made by bench/report.py) -->", "<!-- bench:end -->"
 DASH = "–"
+ACCURACY = "accuracy-"  # before the name of a GPU's file: accuracy.py's rows
 
 
 def table(head: list[str], lines: list[list[str]]) -> str:
@@ -148,13 +150,15 @@ def dtype_section(rows: list[Row], cases: list[Case], dtype: str, plots: list[st
     return [*parts, f"Goals, {name}:", goals_table(points), *(f"![{p}](bench/results/{p})" for p in plots)]
 
 
-def gpu_section(rows: list[Row], cases: list[Case], plots: dict[str, list[str]]) -> str:
+def gpu_section(rows: list[Row], cases: list[Case], plots: dict[str, list[str]], accuracy: list[Row] = ()) -> str:
     dates = sorted({r["date"][:10] for r in rows})
     unverified = sum(1 for r in rows if r["impl"] in NAMES and usable(r) and not r["key"])
     versions = dict(sorted({family(r["impl"]): r["version"] for r in rows if r["version"] and r["impl"] not in NOT_PEERS}.items()))
     parts = [f"#### {rows[0]['gpu']}, {dates[0] if dates[0] == dates[-1] else dates[0] + ' to ' + dates[-1]}"]
     for dtype in DTYPE_NAMES:
         parts += dtype_section(rows, cases, dtype, plots.get(dtype, []))
+    if accuracy:
+        parts += [accuracy_report.section(accuracy), *(f"![{p}](bench/results/{p})" for p in plots.get("accuracy", []))]
     parts.append("Versions: " + "; ".join(f"{k}: {v}" for k, v in versions.items()) + ".")
     if unverified:
         parts.append(f"{unverified} rows of ours were timed with a kernel whose machine code has no key in the catalogue.")
@@ -225,11 +229,17 @@ def main(argv: list[str]) -> int:
         results.write(into, results.replace(results.read(into), results.read(file)))
     cases, sections = load(), []
     for path in sorted(options.results.glob("*.jsonl")):
+        if path.name.startswith(ACCURACY):
+            continue
         rows = [r for r in results.read(path) if r["grid"] in GRIDS]
         if not any(r["us"] is not None for r in rows):
             continue
-        plots = {} if options.only_print else {d: plot(rows, cases, d, path.stem, options.results) for d in ("bf16", "e4m3")}
-        sections.append(gpu_section(rows, cases, plots))
+        accuracy, plots = results.read(path.with_name(ACCURACY + path.name)), {}
+        if not options.only_print:
+            plots = {d: plot(rows, cases, d, path.stem, options.results) for d in ("bf16", "e4m3")}
+            drawn = accuracy_report.plot(accuracy, path.stem, options.results) if accuracy else None
+            plots["accuracy"] = [drawn] if drawn else []
+        sections.append(gpu_section(rows, cases, plots, accuracy))
     if not sections:
         print("report: no timed rows in", options.results, file=sys.stderr)
         return 1

@@ -294,6 +294,8 @@ class TestResults:
 
     def test_committed_rows_account_for_every_grid_they_touch(self):
         for path in results.RESULTS.glob("*.jsonl"):
+            if path.name.startswith("accuracy-"):
+                continue
             rows = results.read(path)
             touched = {(r["grid"], r["dtype"]) for r in rows}
             mine = [c for c in cases.load() if (c.grid, c.dtype) in touched]
@@ -358,3 +360,17 @@ class TestReport:
         assert "cuDNN writes E4M3" in text and "Goals, BF16:" in text and "![h100-fp8-headline.png]" in text and "keys and values" not in text
         only = report.gpu_section(self.rows("bf16xe4m3", {"hopfill": 8.0}), cases.load(), {})
         assert "| 1x16k h16/16 hd128 causal |" in only and "Hopfill / best" not in only and "All BF16" not in only
+
+    def test_accuracy(self):
+        import accuracy_report
+
+        def row(impl, keys, relative, **more):
+            return {"test": "error", "impl": impl, "input": "gaussian", "head_dim": 128, "keys": keys, "relative": relative, "right": None} | more
+
+        needle = row("hopfill", 65536, None, test="needle", right=99, of=100)
+        ours = [row("hopfill", 4096, 0.020), row("hopfill", 65536, 0.021), row("hopfill-vt", 4096, 0.001)]
+        rows = [*ours, row("fa3-vllm", 4096, 0.025), row("cudnn-fe", 4096, None), needle]
+        (_, _, worst, met), (_, _, growth, grown), (_, _, found, read) = accuracy_report.goals(rows)
+        assert (worst[:5], met, growth[:5], grown, found, read) == ("0.800", "met", "1.050", "met", "99 of 100", "missed")
+        text = accuracy_report.section(rows)
+        assert "| gaussian, 4096 | 2.00e-02 | 1.00e-03 | 2.50e-02 |" in text and "hopfill 99 of 100" in text

@@ -135,3 +135,31 @@ def test_a_lost_context_is_fatal(worker, monkeypatch):
 
 def test_graphs_stay_within_their_limits(worker):
     assert [worker.launches_in_graph(us) for us in (5, 250, 300, 9_999, 27_000)] == [40, 40, 33, 1, 1]
+
+
+class TestAccuracy:
+    """bench/accuracy.py on the cpu backend."""
+
+    def test_rows(self):
+        accuracy = pytest.importorskip("accuracy")
+        options = types.SimpleNamespace(device="cpu", head_dims=[64], keys=[256], needle_keys=512, seeds=2)
+        rows = []
+        accuracy.measure("hopfill", options, rows.append)
+        assert [r.get("input") for r in rows] == ["gaussian", "peaky", "rising", "large", None]
+        assert all(1e-6 < r["relative"] < 5e-3 and r["out_dtype"] == "bf16" for r in rows[:4])
+        assert rows[4]["right"] == 2
+
+    def test_a_lost_needle_is_seen(self):
+        accuracy = pytest.importorskip("accuracy")
+        p, place = accuracy.needle_of(0, 64, 512, "cpu")
+        code = p.v.float()[place, range(2)]
+        out = code[None].repeat(512, 1, 1)
+        assert accuracy.read_back(p, place, out)
+        out[-1, 1, 7] *= -1
+        assert not accuracy.read_back(p, place, out)
+
+    def test_what_is_not_here_is_a_note(self):
+        accuracy = pytest.importorskip("accuracy")
+        rows = []
+        accuracy.measure("fmha_v2", types.SimpleNamespace(device="cpu"), rows.append)
+        assert len(rows) == 1 and rows[0]["note"].startswith("not available")
