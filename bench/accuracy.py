@@ -16,6 +16,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import results
@@ -123,35 +124,45 @@ def measure(name: str, options: argparse.Namespace, emit) -> None:
             torch.cuda.synchronize()
         return output()
 
-    for head_dim in options.head_dims:
-        # All lengths at the first head dimension, the shortest, 4k and the longest at the others.
-        for keys in options.keys if head_dim == options.head_dims[0] else sorted({options.keys[0], 4096, options.keys[-1]}):
-            for kind in INPUTS:
-                row = common | {"test": "error", "input": kind, "head_dim": head_dim, "keys": keys}
-                try:
-                    p = problem_of(kind, head_dim, keys, options.device)
-                    rows = p.sampled_rows()
-                    reference = p.reference(rows)
-                    # An e4m3 output gets a multiplier that uses its range.
-                    p.o_multiplier = 2.0 ** math.floor(math.log2(224 / max(r.abs().max().item() for r in reference)))
-                    out = run(p)
-                    rms, largest, relative = p.errors(out, rows, reference)
-                    row["out_dtype"] = name_of(p.stored_dtype)
-                    if math.isfinite(relative):
-                        emit(row | {"rms_err": rms, "max_err": largest, "relative": relative})
-                    else:
-                        emit(row | {"note": "not finite"})
-                except Unsupported as reason:
-                    emit(row | {"note": str(reason)})
-                except Exception as error:
-                    emit(row | {"note": one_line(error)})
-                    if "CUDA error" in str(error):
-                        return
-    row = common | {"test": "needle", "head_dim": options.head_dims[0], "keys": options.needle_keys, "of": options.seeds}
-    try:
-        emit(row | {"right": needles_found(name, options, run)})
-    except Exception as error:
-        emit(row | {"note": one_line(error)})
+    def errors(kind: str, head_dim: int, keys: int) -> dict:
+        p = problem_of(kind, head_dim, keys, options.device)
+        rows = p.sampled_rows()
+        reference = p.reference(rows)
+        # An e4m3 output gets a multiplier that uses its range.
+        p.o_multiplier = 2.0 ** math.floor(math.log2(224 / max(r.abs().max().item() for r in reference)))
+        rms, largest, relative = p.errors(run(p), rows, reference)
+        found = {"rms_err": rms, "max_err": largest, "relative": relative} if math.isfinite(relative) else {"note": "not finite"}
+        return {"out_dtype": name_of(p.stored_dtype)} | found
+
+    until = time.monotonic() + options.budget
+    for test in tests_of(options):
+        row = common | test
+        try:
+            if time.monotonic() > until:
+                emit(row | {"note": f"not run: the time budget of {options.budget:.0f} s was used up"})
+            elif test["test"] == "needle":
+                emit(row | {"right": needles_found(name, options, run)})
+            else:
+                emit(row | errors(test["input"], test["head_dim"], test["keys"]))
+        except Unsupported as reason:
+            emit(row | {"note": str(reason)})
+        except Exception as error:
+            emit(row | {"note": one_line(error)})
+            if "CUDA error" in str(error):  # the context is lost
+                return
+
+
+def tests_of(options: argparse.Namespace) -> list[dict]:
+    """All lengths and the needle at the first head dimension; the shortest, 4k and the longest at the others."""
+    first, *others = options.head_dims
+    sizes = [(first, keys) for keys in options.keys]
+    more = [(d, keys) for d in others for keys in options.keys if keys in (options.keys[0], 4096, options.keys[-1])]
+    needle = {"test": "needle", "head_dim": first, "keys": options.needle_keys, "of": options.seeds}
+
+    def errors(sizes: list[tuple[int, int]]) -> list[dict]:
+        return [{"test": "error", "input": kind, "head_dim": d, "keys": keys} for d, keys in sizes for kind in INPUTS]
+
+    return [*errors(sizes), needle, *errors(more)]
 
 
 def needles_found(name: str, options: argparse.Namespace, run) -> int:
@@ -193,6 +204,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--needle-keys", type=int, default=NEEDLE_KEYS)
     parser.add_argument("--seeds", type=int, default=NEEDLE_SEEDS)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--budget", type=float, default=600.0, metavar="SECONDS", help="for each library; what is left out gets rows that say so")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds for each process; they work at the same time")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -206,6 +218,7 @@ def main(argv: list[str]) -> int:
     for names in groups.values():
         passed = ["--only", ",".join(names), "--keys", ",".join(map(str, options.keys)), "--head-dims", ",".join(map(str, options.head_dims))]
         passed += ["--needle-keys", str(options.needle_keys), "--seeds", str(options.seeds), "--device", options.device]
+        passed += ["--budget", str(options.budget)]
         started.append((names, subprocess.Popen([sys.executable, __file__, "--child", *passed], stdout=subprocess.PIPE, text=True)))
     rows = []
     for names, process in started:

@@ -142,12 +142,22 @@ class TestAccuracy:
 
     def test_rows(self):
         accuracy = pytest.importorskip("accuracy")
-        options = types.SimpleNamespace(device="cpu", head_dims=[64], keys=[256], needle_keys=512, seeds=2)
+        options = types.SimpleNamespace(device="cpu", head_dims=[64], keys=[256], needle_keys=512, seeds=2, budget=100)
         rows = []
         accuracy.measure("hopfill", options, rows.append)
         assert [r.get("input") for r in rows] == ["gaussian", "peaky", "rising", "large", None]
         assert all(1e-6 < r["relative"] < 5e-3 and r["out_dtype"] == "bf16" for r in rows[:4])
         assert rows[4]["right"] == 2
+        options.budget = -1
+        accuracy.measure("hopfill", options, rows.append)
+        assert len(rows) == 10 and all(r["note"].startswith("not run") for r in rows[5:])
+
+    def test_lengths_of_the_other_head_dimensions(self):
+        accuracy = pytest.importorskip("accuracy")
+        options = types.SimpleNamespace(head_dims=[128, 64], keys=list(accuracy.KEYS), needle_keys=65536, seeds=100)
+        tests = accuracy.tests_of(options)
+        assert [t["keys"] for t in tests if t["head_dim"] == 64 and t["input"] == "large"] == [512, 4096, 65536]
+        assert sum(t["head_dim"] == 128 for t in tests) == 4 * 5 + 1 and tests[20]["test"] == "needle"
 
     def test_a_lost_needle_is_seen(self):
         accuracy = pytest.importorskip("accuracy")
