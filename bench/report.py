@@ -226,6 +226,9 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     for file in options.merge:
         into = options.results / file.name
+        if file.name.startswith(ACCURACY):
+            results.write(into, results.read(file))
+            continue
         results.write(into, results.replace(results.read(into), results.read(file)))
     cases, sections = load(), []
     for path in sorted(options.results.glob("*.jsonl")):

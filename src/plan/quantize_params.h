@@ -96,9 +96,9 @@ constexpr i64 quantize_tiles(i64 batch, i64 seqlen, i64 tokens, i64 tile, bool p
 // Tokens of a thread block: 32 KB of input where there are 64, 128 or 256 channels.
 constexpr i32 quantize_tile(i32 head_dim, bool wide) { return wide || (head_dim > 64 && head_dim <= 128) ? 128 : head_dim <= 64 ? 256 : 64; }
 
-// Where a row of a tile's bytes starts in shared memory: 16 rows on, four banks on (eight in a tile of 64), so that a warp that reads a word of
-// each of eight (four) rows 16 apart, at four (eight) times four channels, meets each bank once.
-constexpr i32 quantize_row_offset(i32 row, i32 head_dim) { return row * head_dim + row / 16 * (head_dim > 128 ? 32 : 16); }
+// Where a row of a tile's bytes starts in shared memory: 8 rows on, two banks on (four in a tile of 64), so that a warp that reads a word of
+// each of 16 (8) rows 8 apart, at two (four) times four channels, meets each bank once.
+constexpr i32 quantize_row_offset(i32 row, i32 head_dim) { return row * head_dim + row / 8 * (head_dim > 128 ? 16 : 8); }
 
 // Dynamic shared memory: maxima of the warps and inverse scales, then a tile's bytes; or 9 floats of each thread, by channel.
 constexpr i32 kQuantizeScratch = (kQuantizeThreads / 32 + 1) * kQuantizeGroups * 4;

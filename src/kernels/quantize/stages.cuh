@@ -218,11 +218,11 @@ HOPFILL_INLINE void turn4(const u32 (&in)[4], u32 (&out)[4]) {
     out[3] = sm90::permute_bytes(high01, high23, 0x7632);
 }
 
-// 16 tokens of 4 channels, from rows of bytes in shared memory to rows of tokens.
+// 8 tokens of 4 channels, from rows of bytes in shared memory to rows of tokens.
 HOPFILL_INLINE void store_turned(const QuantizeParams& p, const QuantizeTile& t, const u8* rows, i32 first, i32 channel) {
-    u32 turned[4][4];
+    u32 turned[4][2];
 #pragma unroll
-    for (i32 j = 0; j < 4; ++j) {
+    for (i32 j = 0; j < 2; ++j) {
         u32 in[4] = {0, 0, 0, 0}, out[4];
 #pragma unroll
         for (i32 i = 0; i < 4; ++i) {
@@ -238,12 +238,12 @@ HOPFILL_INLINE void store_turned(const QuantizeParams& p, const QuantizeTile& t,
         u8* to = p.out + (p.cu_seqlens == nullptr ? t.sequence * p.out_batch : i64{0}) + t.head * p.out_head + (channel + c) * p.out_seq + t.begin +
                  t.first + first;
         // A ragged sequence begins anywhere.
-        if (first + 16 <= t.tokens && reinterpret_cast<u64>(to) % 16 == 0) {
-            sm90::store_global16(to, turned[c]);
+        if (first + 8 <= t.tokens && reinterpret_cast<u64>(to) % 8 == 0) {
+            sm90::store_global8(to, turned[c]);
             continue;
         }
 #pragma unroll
-        for (i32 i = 0; i < 16; ++i)
+        for (i32 i = 0; i < 8; ++i)
             if (first + i < t.tokens) sm90::store_global(to + i, static_cast<u8>(turned[c][i / 4] >> 8 * (i % 4)));
     }
 }
@@ -304,10 +304,10 @@ HOPFILL_INLINE void round(const QuantizeParams& p) {
     }
     if constexpr (C.transposed) {
         sm90::sync_block();
-        // Neighbouring threads take 16 tokens each of up to 128, which lie together in the output, then the next 4 channels.
-        const i32 thread = static_cast<i32>(sm90::thread_index()), quads = p.head_dim / 4, lanes = p.tile < 128 ? p.tile / 16 : 8;
-        for (i32 i = thread / lanes; i < quads * (p.tile / 16 / lanes); i += kQuantizeThreads / lanes) {
-            const i32 first = (i / quads * lanes + thread % lanes) * 16;
+        // Neighbouring threads take 8 tokens each of up to 128, which lie together in the output, then the next 4 channels.
+        const i32 thread = static_cast<i32>(sm90::thread_index()), quads = p.head_dim / 4, lanes = p.tile < 128 ? p.tile / 8 : 16;
+        for (i32 i = thread / lanes; i < quads * (p.tile / 8 / lanes); i += kQuantizeThreads / lanes) {
+            const i32 first = (i / quads * lanes + thread % lanes) * 8;
             if (first < t.tokens) store_turned(p, t, rows, first, i % quads * 4);
         }
     }
