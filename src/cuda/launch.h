@@ -6,7 +6,7 @@
 namespace hopfill::cuda {
 
 struct LaunchOptions {
-    bool programmatic = false;  // may start while the launch before it ends: for kernels that call wait_for_previous_launch()
+    bool programmatic = true;  // may start while the launch before it ends: for kernels that call wait_for_previous_launch()
 };
 
 Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOptions options);

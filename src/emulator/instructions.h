@@ -42,6 +42,7 @@ void named_barrier(u32 id, u32 threads, bool wait, Site at);
 void sync_block(Site at);
 void set_registers(u32 count, bool take, Site at);
 void wait_for_previous_launch(Site at);
+[[noreturn]] void trap(Site at);
 
 // mbarriers.
 void mbarrier_init(u64* bar, u32 arrivals, Site at);

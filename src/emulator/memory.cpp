@@ -150,6 +150,8 @@ void fence_device() {
     block.fenced_view[block.index] = static_cast<i32>(seen);
 }
 
+void trap(Site at) { fail("trap", "the trap instruction", at); }
+
 void wait_for_previous_launch(Site) {
     Thread& t = Machine::self();
     Machine::current().previous_launch_waited = true;

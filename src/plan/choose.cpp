@@ -88,8 +88,8 @@ int class_of(const AttentionProblem& p) {
 }
 
 bool fits(const KernelConfig& c, const AttentionProblem& p) {
-    // The short family, which splits the keys in two, is chosen by the size of the batch, and its bits are not the main family's.
-    if (p.batch_invariant && c.family == Family::prefill_short) return false;
+    // The families for short prompts are chosen by the size of the batch, and their bits are not the main family's.
+    if (p.batch_invariant && (c.family == Family::prefill_short || c.family == Family::prefill_folded)) return false;
     return c.elem == elem_of(p.dtype) && c.out == elem_of(p.out_dtype) && c.packed == p.packed && (c.mask == Mask::causal) == p.causal &&
            c.scale_block == p.scale_block && c.head_dim == class_of(p);
 }
@@ -102,6 +102,15 @@ std::int64_t heads_per_group(const KernelConfig& c, const AttentionProblem& p, c
     const std::int64_t group = p.heads / p.kv_heads;
     const std::int64_t in_l2 = device.l2_bytes / 25 * 16 / kv_bytes, in_wave = device.num_sms / 4 / group;
     return std::max<std::int64_t>(1, std::min({in_l2, in_wave, p.kv_heads * p.batch})) * group;
+}
+
+// A ragged batch has at most tokens / tile_m full tiles and one partial tile a sequence.
+std::int64_t jobs_of(const KernelConfig& c, const AttentionProblem& p) {
+    const std::int64_t tile_m = geometry(c).tile_m;
+    const std::int64_t tiles = p.batch == 0 ? 0
+                               : p.packed   ? std::min(p.tokens_q, p.tokens_q / tile_m + p.batch)
+                                            : (p.max_seqlen_q + tile_m - 1) / tile_m;
+    return tiles * p.heads * (p.packed ? 1 : p.batch);
 }
 
 }  // namespace
@@ -151,11 +160,7 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
     plan.stages = c.stages;
     plan.threads = g.threads;
     plan.shared_bytes = g.total;
-    // A ragged batch has at most tokens / tile_m full tiles and one partial tile a sequence.
-    const std::int64_t tiles = p.batch == 0 ? 0
-                               : p.packed   ? std::min(p.tokens_q, p.tokens_q / g.tile_m + p.batch)
-                                            : (p.max_seqlen_q + g.tile_m - 1) / g.tile_m;
-    plan.jobs = tiles * p.heads * (p.packed ? 1 : p.batch);
+    plan.jobs = jobs_of(c, p);
     if (plan.jobs >= (std::int64_t{1} << 31) - 65536)
         return unsupported("q", fmt::format("{} tiles over all heads; below 2^31 are supported", plan.jobs));
     plan.heads_per_group = heads_per_group(c, p, device);
@@ -178,6 +183,8 @@ Result<Plan> choose(const AttentionProblem& p, const DeviceInfo& device) {
     for (int i = 0; i < static_cast<int>(kernel_table().size() + first_use_table().size()); ++i) {
         const KernelConfig& c = kernel_at(i);
         if (!fits(c, p)) continue;
+        // A folded job keeps one warpgroup busy: beside others of its kind, in a second wave, it takes longer than the model says.
+        if (c.family == Family::prefill_folded && jobs_of(c, judged) > device.num_sms) continue;
         const double us = modelled_us(c, judged, device);
         if (best >= 0 && us >= least) continue;
         best = i;

@@ -10,13 +10,14 @@
 namespace hopfill::planner {
 namespace {
 
-constexpr double kLaunchUs = 2.34;
+constexpr double kLaunchUs = 1.3;
 constexpr double kBytesPerUs = 2.58e6;
 constexpr int kH100Multiprocessors = 132;
 
 struct TileCost {
     Family family;
     i32 head_dim;
+    i32 tile_n;
     i32 consumers;
     double job_us;       // beyond its steps: the first Q K^T and softmax, the last P V, the store
     double step_us;      // a KV block
@@ -24,23 +25,27 @@ struct TileCost {
 };
 
 constexpr TileCost kCosts[] = {
-    {Family::prefill_short, 64, 2, 1.20, 0.420, 0.970},  // interpolated
-    {Family::prefill_short, 128, 2, 1.48, 0.560, 0.970},
-    {Family::prefill, 64, 2, 0.57, 1.329, 0.970},
-    {Family::prefill, 64, 3, 1.06, 1.627, 0.960},
-    {Family::prefill, 96, 2, 0.84, 1.540, 0.970},  // interpolated
-    {Family::prefill, 128, 2, 1.11, 1.749, 0.969},
-    {Family::prefill, 192, 2, 3.00, 1.820, 0.980},  // interpolated
-    {Family::prefill, 256, 2, 4.94, 1.474, 0.992},
+    {Family::prefill_short, 64, 64, 2, 1.20, 0.420, 0.970},  // interpolated
+    {Family::prefill_short, 128, 64, 2, 1.48, 0.560, 0.970},
+    {Family::prefill_folded, 64, 128, 2, 2.10, 0.750, 1.000},
+    {Family::prefill_folded, 128, 64, 2, 1.35, 0.790, 1.000},
+    {Family::prefill_folded, 128, 128, 2, 2.60, 1.200, 1.000},
+    {Family::prefill_folded, 256, 64, 2, 2.85, 1.130, 1.000},
+    {Family::prefill, 64, 128, 2, 0.57, 1.329, 0.970},
+    {Family::prefill, 64, 128, 3, 1.06, 1.627, 0.960},
+    {Family::prefill, 96, 128, 2, 0.84, 1.540, 0.970},  // interpolated
+    {Family::prefill, 128, 128, 2, 1.90, 1.650, 0.969},
+    {Family::prefill, 192, 96, 2, 3.00, 1.820, 0.980},  // interpolated
+    {Family::prefill, 256, 64, 2, 4.94, 1.474, 0.992},
     // From one run on an H100 (prefill_fp8/SCHEDULE.md), before the kernels' last change.
-    {Family::prefill_fp8, 64, 2, 0.60, 1.250, 1.000},
-    {Family::prefill_fp8, 128, 2, 1.10, 1.600, 1.000},
-    {Family::prefill_fp8, 256, 2, 4.90, 3.200, 1.000},
+    {Family::prefill_fp8, 64, 128, 2, 0.60, 1.250, 1.000},
+    {Family::prefill_fp8, 128, 128, 2, 1.10, 1.600, 1.000},
+    {Family::prefill_fp8, 256, 128, 2, 4.90, 3.200, 1.000},
 };
 
 const TileCost* find_cost(const KernelConfig& c) {
     const auto at = std::find_if(std::begin(kCosts), std::end(kCosts), [&](const TileCost& t) {
-        return t.family == c.family && t.head_dim == c.head_dim && t.consumers == c.consumers;
+        return t.family == c.family && t.head_dim == c.head_dim && t.tile_n == c.tile_n && t.consumers == c.consumers;
     });
     return at == std::end(kCosts) ? nullptr : at;
 }
@@ -66,7 +71,7 @@ double modelled_us(const KernelConfig& c, const AttentionProblem& p, const Devic
     double shortest = 0, longest = 0, all = 0;
     const std::int64_t stride = 1 + tiles / 4096;
     for (std::int64_t t = 0; t < tiles; t += stride) {
-        const KvRange range = kv_range(c, static_cast<i32>(t * g.tile_m), g.tile_m, static_cast<i32>(q_len), static_cast<i32>(kv_len));
+        const KvRange range = job_range(c, static_cast<i32>(t) * job_stride(c), static_cast<i32>(q_len), static_cast<i32>(kv_len));
         const double us = cost->job_us + step_us * std::max(1, range.end);
         shortest = t == 0 ? us : std::min(shortest, us);
         longest = std::max(longest, us);

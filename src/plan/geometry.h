@@ -16,6 +16,7 @@ constexpr i32 clamp_high(i32 v, i32 high) { return v > high ? high : v; }
 // Byte offsets into the block's dynamic shared memory.
 //   prefill         every consumer warpgroup has its own 64 query rows; all read the same KV blocks
 //   prefill_short   the warpgroups share 64 query rows and split the KV blocks, each with its own ring; one merges what they found
+//   prefill_folded  as prefill; the two warpgroups' rows are not neighbours
 //   prefill_fp8     as prefill; V as TMA brings it waits in `v`, and what the products read, [head_dim, keys], is written to `vt` from there
 struct Geometry {
     i32 tile_m;           // query rows of a job
@@ -91,6 +92,13 @@ constexpr Geometry geometry(const KernelConfig& c) {
     return g;
 }
 
+// prefill_folded: the rows of warpgroup w in a job that starts at row0. Warpgroup 1 has the 64 rows from row0, warpgroup 0 those as far from the
+// sequence's end; where the two meet, warpgroup 1 has none: it gets rows past the end.
+constexpr i32 folded_row(i32 row0, i32 q_len, u32 w) {
+    const i32 end = ceil_div(q_len, kRowsPerWarpgroup) * kRowsPerWarpgroup, far = end - kRowsPerWarpgroup - row0;
+    return w == 0 ? far : row0 < far ? row0 : end;
+}
+
 // KV blocks that a query tile reads, in units of tile_n keys from the sequence's start: [0, end), of which [0, unmasked) need no mask.
 struct KvRange {
     i32 end;
@@ -104,5 +112,14 @@ constexpr KvRange kv_range(const KernelConfig& c, i32 row0, i32 rows, i32 q_len,
     const i32 last_sees = clamp_high(clamp_low(last_row + kv_len - q_len, 0), kv_len);             // and of its last
     return {ceil_div(last_sees, c.tile_n), first_sees / c.tile_n};
 }
+
+// KV blocks that a job reads. Of a folded job the later rows see all that the earlier ones do.
+constexpr KvRange job_range(const KernelConfig& c, i32 row0, i32 q_len, i32 kv_len) {
+    if (c.family == Family::prefill_folded) return kv_range(c, folded_row(row0, q_len, 0), kRowsPerWarpgroup, q_len, kv_len);
+    return kv_range(c, row0, geometry(c).tile_m, q_len, kv_len);
+}
+
+// Rows between the starts of a sequence's jobs.
+constexpr i32 job_stride(const KernelConfig& c) { return c.family == Family::prefill_folded ? kRowsPerWarpgroup : geometry(c).tile_m; }
 
 }  // namespace hopfill

@@ -17,7 +17,15 @@ const char* text(Elem e) {
     return "?";
 }
 const char* text(Mask m) { return m == Mask::causal ? "causal" : "full"; }
-const char* text(Family f) { return f == Family::prefill ? "prefill" : f == Family::prefill_short ? "prefill_short" : "prefill_fp8"; }
+const char* text(Family f) {
+    switch (f) {
+        case Family::prefill: return "prefill";
+        case Family::prefill_short: return "prefill_short";
+        case Family::prefill_folded: return "prefill_folded";
+        case Family::prefill_fp8: break;
+    }
+    return "prefill_fp8";
+}
 
 }  // namespace
 

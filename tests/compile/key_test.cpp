@@ -45,7 +45,6 @@ TEST(KernelKey, MovesWithCodeAlone) {
 
     const auto renamed = key_after([](std::string_view, std::string& text) {
         replace_all(text, "prefill_kernel", "some_other_kernel");
-        replace_all(text, "prefill_short_kernel", "some_other_short_kernel");
         replace_all(text, "KernelConfig", "ConfigOfAKernel");
     });
     ASSERT_TRUE(renamed) << renamed.error().text();

@@ -7,6 +7,7 @@
 #include "emulator/instances.h"
 #include "plan/kernel_table.h"
 #include "prefill/kernel.cuh"
+#include "prefill_folded/kernel.cuh"
 #include "prefill_fp8/kernel.cuh"
 #include "prefill_short/kernel.cuh"
 #include "quantize/kernel.cuh"
@@ -32,6 +33,8 @@ template <int Row>
 void kernel(const PrefillFp8Params& p) {
     if constexpr (at(Row).family == Family::prefill)
         prefill_kernel<at(Row)>(p);
+    else if constexpr (at(Row).family == Family::prefill_folded)
+        prefill_folded_kernel<at(Row)>(p);
     else if constexpr (at(Row).family == Family::prefill_fp8)
         prefill_fp8_kernel<at(Row)>(p);
     else
@@ -94,18 +97,25 @@ void check_quantizers(int first, int count) {
 
 template <int Config>
 void check_config(int first, int count) {
-    if constexpr (Config >= 7) {
-        check_quantizers<Config == 7 ? Elem::bf16 : Elem::f16>(first, count);
+    if constexpr (Config >= 9) {
+        check_quantizers<Config == 9 ? Elem::bf16 : Elem::f16>(first, count);
     } else {
-        constexpr Family kFamily = Config < 2 ? Family::prefill : Config < 4 ? Family::prefill_short : Family::prefill_fp8;
+        constexpr Family kFamily = Config < 2   ? Family::prefill
+                                   : Config < 4 ? Family::prefill_short
+                                   : Config < 7 ? Family::prefill_fp8
+                                                : Family::prefill_folded;
+        // Packed causal and dense full, where the family has both masks.
         constexpr bool kDense = Config % 2 == 1;
+        constexpr Mask kMask = kFamily == Family::prefill_folded                ? Mask::causal
+                               : kDense || kFamily == Family::prefill_short ? Mask::full
+                                                                                : Mask::causal;
         // Of the FP8 family: hd64 with one multiplier a sequence, dense hd256, and hd64 with multipliers by block.
         constexpr i32 kHeadDim = Config == 5 ? 256 : 64, kScaleBlock = Config == 6 ? 64 : 0;
-        check<find(kFamily, kDense ? Mask::full : Mask::causal, !kDense, kHeadDim, kScaleBlock)>(first, count);
+        check<find(kFamily, kMask, !kDense, kHeadDim, kScaleBlock)>(first, count);
     }
 }
 
-constexpr int kConfigs = 9;
+constexpr int kConfigs = 11;
 
 template <int... Config>
 void check_any(int config, int first, int count, std::integer_sequence<int, Config...>) {

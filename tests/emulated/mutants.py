@@ -29,10 +29,10 @@ LIBRARIES = [
     "src/plan/libhopfill_plan.a",
 ]
 
-# The programs of mutant_main.cpp: causal packed and full dense, of the main family, of the short one and of FP8, which has three; the quantiser of
+# The programs of mutant_main.cpp: packed and dense, of the main family, the short one, FP8, which has three, and the folded one; the quantiser of
 # bf16 and of f16. Files of a family's folder are mutated in that family's programs first.
-CONFIGS = [0, 1, 2, 3, 4, 5, 6, 7, 8]
-OF_FAMILY = {"prefill": [0, 1], "prefill_short": [2, 3], "prefill_fp8": [4, 5, 6], "quantize": [7, 8]}
+CONFIGS = list(range(11))
+OF_FAMILY = {"prefill": [0, 1], "prefill_short": [2, 3], "prefill_fp8": [4, 5, 6], "prefill_folded": [7, 8], "quantize": [9, 10]}
 
 # What a missing order between threads shows as, depending on which access comes first.
 ORDER = {"read-before-arrival", "overwrite-before-release", "uninitialised-read", "race", "phase-lapped", "barrier-over-arrival"}

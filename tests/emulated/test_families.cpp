@@ -31,7 +31,8 @@ INSTANTIATE_TEST_SUITE_P(Table, Kernels, ::testing::ValuesIn(family_cases()), []
 TEST(Kernels, ProblemsReachEveryPhase) {
     std::set<std::tuple<Family, i32, Mask>> seen, wanted;
     for (const TileRow& row : kTiles)
-        for (const Mask mask : kMasks) wanted.emplace(row.family, row.head_dim, mask);
+        for (const Mask mask : kMasks)
+            if (has_mask(row.family, mask)) wanted.emplace(row.family, row.head_dim, mask);
     for (const Case& c : family_cases()) {
         const KernelConfig& k = planner::kernel_at(c.variant);
         seen.emplace(k.family, k.head_dim, k.mask);

@@ -38,21 +38,26 @@ struct Consumer : Mainloop<C> {
             for (;;) {
                 const i32 unmasked = sm90::load_shared(&shared.job(slot)->unmasked);
                 --n;
+                float rescale[2] = {1.0f, 1.0f};
 #pragma unroll 1
-                for (; n >= unmasked; --n) this->template step<true>(o, p, softmax, n, limit);
+                for (; n >= unmasked; --n) this->template step<true>(o, p, softmax, rescale, n, limit);
 #pragma unroll 1
-                for (; n >= 0; --n) this->template step<false>(o, p, softmax, n, limit);
+                for (; n >= 0; --n) this->template step<false>(o, p, softmax, rescale, n, limit);
                 // Every Q K^T of this job is complete.
                 release_q();
 
                 u32 following;
-                if (!next_job(following)) break;
+                if (!next_job(following)) {
+                    this->rescale_last(o, rescale);
+                    break;
+                }
                 float s[kN / 2];
                 q.wait_full();
                 k.wait_full();
                 wait_turn();
                 sm90::wgmma_fence();
                 multiply_qk(s);
+                this->rescale_last(o, rescale);
                 v.wait_full();
                 sm90::wgmma_fence();
                 multiply_pv(o, p);
@@ -64,7 +69,7 @@ struct Consumer : Mainloop<C> {
                 sm90::pin_registers(s);
                 release(k);
                 mask_block<C>(s, first_key(n), limit);
-                softmax.template start<kN>(s, params.scale_log2);
+                softmax.template start<kN, Base::kByRow>(s, params.scale_log2);
                 sm90::wgmma_wait<0>();
                 sm90::pin_registers(o);
                 release(v);
@@ -83,7 +88,7 @@ struct Consumer : Mainloop<C> {
             release(v);
             finish_job(slot, o, inverse);
         }
-        if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait<0>();
+        if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();
         // Warpgroup 0 takes the arrival that the last warpgroup's last turn left, so that the barrier ends empty.
         if constexpr (C.pingpong) {
             if (warpgroup == 0) sm90::named_barrier_sync(kTurn, 256);

@@ -17,8 +17,8 @@ HOPFILL_INLINE void store_lse(const PrefillParams& p, const Job* job, u32 row_gr
     const i32 head = sm90::load_shared(&job->head);
     const i64 line = C.packed ? static_cast<i64>(head) * p.total_q + sm90::load_shared(&job->q_start)
                               : (static_cast<i64>(sm90::load_shared(&job->sequence)) * p.heads + head) * p.seqlen_q;
-    const i32 row = sm90::load_shared(&job->row0) + row_group * kRowsPerWarpgroup + fragment_row(thread);
     const i32 q_len = sm90::load_shared(&job->q_len);
+    const i32 row = first_row<C>(sm90::load_shared(&job->row0), q_len, row_group) + fragment_row(thread);
     if (row < q_len) sm90::store_global(p.lse + line + row, lse[0]);
     if (row + 8 < q_len) sm90::store_global(p.lse + line + row + 8, lse[1]);
 }
@@ -49,7 +49,7 @@ HOPFILL_INLINE void store_output(const PrefillParams& p, const Job& job, u32 row
     constexpr i32 kColumns = kSlabBytes / elem_bytes(C.out);
     const bool storer = sm90::thread_index() % 128 == 0;
     const RowCoord at = row_coord<C>(job.sequence, job.q_start, job.q_len);
-    const i32 row = at.row + job.row0 + static_cast<i32>(row_group) * kRowsPerWarpgroup;
+    const i32 row = at.row + first_row<C>(job.row0, job.q_len, row_group);
 #pragma unroll
     for (i32 first = 0; first < kGeometry.o_slabs; first += kGeometry.o_staged) {
         if (storer) sm90::tma_store_wait_read<0>();

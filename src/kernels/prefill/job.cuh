@@ -41,6 +41,13 @@ struct JobSource {
     }
 };
 
+// Where the `index`-th of a sequence's tiles starts: with a causal mask the longest come first. Of a folded sequence the first rows do, which meet
+// the last; their jobs read most.
+template <KernelConfig C>
+HOPFILL_INLINE i32 first_tile_row(i32 index, i32 tiles) {
+    return (C.mask == Mask::causal && C.family != Family::prefill_folded ? tiles - 1 - index : index) * job_stride(C);
+}
+
 // Dense: groups of heads whose K and V fit in L2 together; in a group the longest tiles of all heads first (causal: the last rows), so that
 // what is left at the end is short.
 template <KernelConfig C>
@@ -55,7 +62,7 @@ HOPFILL_INLINE void decode_dense(const PrefillParams& p, u32 number, Job& job) {
     const u32 flat = first + rest - level * width;
     job.sequence = flat / p.heads;
     job.head = flat - job.sequence * p.heads;
-    job.row0 = (C.mask == Mask::causal ? p.q_tiles - 1 - level : level) * geometry(C).tile_m;
+    job.row0 = first_tile_row<C>(level, p.q_tiles);
     job.q_len = p.seqlen_q;
     job.kv_len = p.seqlen_kv;
     job.q_start = 0;
@@ -95,7 +102,7 @@ HOPFILL_INLINE bool decode_packed(const PrefillParams& p, u32 number, Job& job, 
             const i32 within = tile - sm90::shuffle_from(sum - mine, owner);
             const i32 tiles = sm90::shuffle_from(mine, owner);
             job.sequence = base + owner;
-            job.row0 = (C.mask == Mask::causal ? tiles - 1 - within : within) * kRows;
+            job.row0 = first_tile_row<C>(within, tiles);
             job.q_start = sm90::shuffle_from(q0, owner);
             job.q_len = sm90::shuffle_from(q1 - q0, owner);
             k_start = sm90::shuffle_from(k0, owner);

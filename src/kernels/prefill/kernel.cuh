@@ -30,12 +30,12 @@ void prefill_kernel(HOPFILL_GRID_CONSTANT const PrefillParams params) {
                 sm90::tma_prefetch_map(&params.o);
             }
             sm90::sync_warp();
-            sm90::wait_for_previous_launch();
             StreamProducer<C> producer(params, shared);
             producer.begin();
             sm90::sync_block();
             producer.run();
         } else {
+            sm90::let_next_launch_start();
             sm90::sync_block();
         }
     } else {

@@ -46,7 +46,7 @@ struct Producer {
 #pragma unroll
             for (i32 s = 0; s < kGeometry.slabs; ++s)
                 sm90::tma_load(shared.q(w, q.slot) + s * kRowsPerWarpgroup * kSlabBytes, &params.q, full,
-                               {s * kGeometry.slab_columns, job.head, at.row + job.row0 + w * kRowsPerWarpgroup, at.c3, kWrap<C>},
+                               {s * kGeometry.slab_columns, job.head, at.row + first_row<C>(job.row0, job.q_len, w), at.c3, kWrap<C>},
                                sm90::CacheHint::evict_first);
         }
         q.advance();
@@ -83,7 +83,7 @@ struct Producer {
         } else {
             decode_dense<C>(params, number, job);
         }
-        const KvRange range = kv_range(C, job.row0, kGeometry.tile_m, job.q_len, job.kv_len);
+        const KvRange range = job_range(C, job.row0, job.q_len, job.kv_len);
         job.blocks = clamp_low(range.end, 1);
         job.unmasked = range.unmasked;
         // Rows without a key are a job like others: one block, out of bounds, which TMA fills with zeros and the mask hides.
@@ -108,9 +108,12 @@ struct StreamProducer : Producer<C> {
     HOPFILL_INLINE void load_k(const Blocks& b, i32 n) { this->load_block(k, this->shared.k(0, k.slot), &this->params.k, b, n); }
     HOPFILL_INLINE void load_v(const Blocks& b, i32 n) { this->load_block(v, this->shared.v(0, v.slot), &this->params.v, b, n); }
 
-    // The whole warp, before the block's first barrier: the first job's first loads are under way while the consumers start.
+    // The whole warp, before the block's first barrier: the first job's first loads are under way while the consumers start. Dense jobs are known
+    // from the parameters alone, before the launch before this one has ended; of ragged ones the lengths are data.
     HOPFILL_INLINE void begin() {
+        if constexpr (C.packed) sm90::wait_for_previous_launch();
         some = this->decode(source.next, job, blocks);
+        if constexpr (!C.packed) sm90::wait_for_previous_launch();
         if (some && leader) open();
         if (end_early() && !some && leader) this->publish_end();
     }

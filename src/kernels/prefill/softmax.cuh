@@ -17,21 +17,22 @@ struct Softmax {
     }
 
     // The first block of a job: replaces raw logits s by exp2(scale_log2 * s - reference), reference being the block's maxima.
-    template <i32 N>
+    template <i32 N, bool ByRow = false>
     HOPFILL_INLINE void start(float (&s)[N / 2], float scale_log2) {
         reference[0] = reference[1] = -sm90::infinity();
         sum[0] = sum[1] = 0.0f;
         float rescale[2];
-        step<N>(s, scale_log2, rescale);
+        step<N, ByRow>(s, scale_log2, rescale);
     }
 
     // Later blocks: raises the references to this block's maxima where they are higher, and returns in `rescale` what earlier sums (done here)
     // and outputs (the caller's) are to be multiplied with.
     // A row of which every logit is -inf keeps -inf as its reference and gets 0 everywhere, never -inf - -inf.
-    template <i32 N>
+    // ByRow: one row's exponentials before the other's, sums last; the same operations on the same values, so the same bits.
+    template <i32 N, bool ByRow = false>
     HOPFILL_INLINE void step(float (&s)[N / 2], float scale_log2, float (&rescale)[2]) {
         float top[2];
-        maxima<N>(s, top);
+        maxima<N, ByRow>(s, top);
         float used[2];
 #pragma unroll
         for (i32 h = 0; h < 2; ++h) {
@@ -40,6 +41,19 @@ struct Softmax {
             rescale[h] = sm90::exp2_approx(reference[h] - used[h]);
             reference[h] = raised;
             sum[h] *= rescale[h];
+            if constexpr (ByRow) {
+#pragma unroll
+                for (i32 i = 0; i < N / 2; ++i)
+                    if (fragment_half(i) == h) s[i] = sm90::exp2_approx(sm90::fma_float(s[i], scale_log2, -used[h]));
+            }
+        }
+        if constexpr (ByRow) {
+#pragma unroll
+            for (i32 h = 0; h < 2; ++h)
+#pragma unroll
+                for (i32 i = 0; i < N / 2; ++i)
+                    if (fragment_half(i) == h) sum[h] += s[i];
+            return;
         }
 #pragma unroll
         for (i32 i = 0; i < N / 2; ++i) {
@@ -50,8 +64,20 @@ struct Softmax {
     }
 
     // Row maxima of a block, over the quad.
-    template <i32 N>
+    template <i32 N, bool ByRow = false>
     HOPFILL_INLINE static void maxima(const float (&s)[N / 2], float (&top)[2]) {
+        if constexpr (ByRow) {
+#pragma unroll
+            for (i32 h = 0; h < 2; ++h) {
+                top[h] = s[2 * h];
+#pragma unroll
+                for (i32 i = 0; i < N / 2; ++i)
+                    if (fragment_half(i) == h && i != 2 * h) top[h] = sm90::max_float(top[h], s[i]);
+                top[h] = sm90::max_float(top[h], sm90::shuffle_xor(top[h], 1u));
+                top[h] = sm90::max_float(top[h], sm90::shuffle_xor(top[h], 2u));
+            }
+            return;
+        }
         top[0] = s[0];
         top[1] = s[2];
 #pragma unroll

@@ -28,12 +28,12 @@ void prefill_fp8_kernel(HOPFILL_GRID_CONSTANT const PrefillFp8Params params) {
                 sm90::tma_prefetch_map(&params.o);
             }
             sm90::sync_warp();
-            sm90::wait_for_previous_launch();
             StreamProducer<C> producer(params, shared);
             producer.begin();
             sm90::sync_block();
             producer.run();
         } else {
+            sm90::let_next_launch_start();
             sm90::sync_block();
             sm90::wait_for_previous_launch();
             Transposer<C>(params, shared, static_cast<i32>(warp) - 1).run();

@@ -19,12 +19,14 @@ struct SplitConsumer : Mainloop<C> {
         i32 limit[2];
         this->row_limits(shared.job(slot), limit);
         const i32 unmasked = sm90::load_shared(&shared.job(slot)->unmasked);
+        float rescale[2] = {1.0f, 1.0f};
         this->first_block(n, p, softmax, limit);
 #pragma unroll 1
-        for (n -= 2; n >= unmasked; n -= 2) this->template step<true>(o, p, softmax, n, limit);
+        for (n -= 2; n >= unmasked; n -= 2) this->template step<true>(o, p, softmax, rescale, n, limit);
 #pragma unroll 1
-        for (; n >= 0; n -= 2) this->template step<false>(o, p, softmax, n, limit);
+        for (; n >= 0; n -= 2) this->template step<false>(o, p, softmax, rescale, n, limit);
         this->release_q();
+        this->rescale_last(o, rescale);
         v.wait_full();
         sm90::wgmma_fence();
         this->multiply_pv(o, p);
@@ -107,7 +109,7 @@ struct SplitConsumer : Mainloop<C> {
                 }
             }
         }
-        if (warpgroup == 0 && sm90::thread_index() % 128 == 0) sm90::tma_store_wait<0>();
+        if (warpgroup == 0 && sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();
     }
 };
 

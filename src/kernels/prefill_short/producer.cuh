@@ -30,7 +30,9 @@ struct SplitProducer : Producer<C> {
 
     // The whole warp, before the block's first barrier.
     HOPFILL_INLINE void begin() {
+        if constexpr (C.packed) sm90::wait_for_previous_launch();
         some = this->decode(source.next, job, blocks);
+        if constexpr (!C.packed) sm90::wait_for_previous_launch();
         if (some && leader) open();
     }
 

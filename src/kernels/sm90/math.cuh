@@ -12,6 +12,11 @@ HOPFILL_INLINE float exp2_approx(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
     return y;
 }
+// A branch that is never taken, as sums of exponentials are not negative (nor is a NaN less than 0). ptxas moves no wait across it, so what `sum` was
+// made of is computed before the wait that follows. Without it, ptxas puts most exponentials behind the wait for the products beside them.
+HOPFILL_INLINE void compute_before_wait(float sum) {
+    asm volatile("{\n.reg .pred p;\nsetp.lt.f32 p, %0, 0f00000000;\n@p trap;\n}\n" ::"f"(sum) : "memory");
+}
 // log2(x) (PTX ISA 9.7.3.20, lg2.approx.ftz).
 HOPFILL_INLINE float log2_approx(float x) {
     float y;
@@ -68,9 +73,23 @@ HOPFILL_INLINE void store_shared4(float* p, float a, float b, float c, float d) 
 HOPFILL_INLINE void load_shared4(const float* p, float (&v)[4]) {
     asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];\n" : "=f"(v[0]), "=f"(v[1]), "=f"(v[2]), "=f"(v[3]) : "r"(shared_address(p)) : "memory");
 }
+// Relaxed, device scope (PTX ISA 9.7.9.8, ld): from L2, never from a line that this multiprocessor kept while the launch before this one still wrote.
 template <class T>
 HOPFILL_INLINE T load_global(const T* p) {
-    return __ldg(p);
+    if constexpr (sizeof(T) == 4) {
+        u32 bits;
+        asm volatile("ld.relaxed.gpu.global.b32 %0, [%1];\n" : "=r"(bits) : "l"(p) : "memory");
+        return __builtin_bit_cast(T, bits);
+    } else if constexpr (sizeof(T) == 2) {
+        u16 bits;
+        asm volatile("ld.relaxed.gpu.global.b16 %0, [%1];\n" : "=h"(bits) : "l"(p) : "memory");
+        return __builtin_bit_cast(T, bits);
+    } else {
+        static_assert(sizeof(T) == 1);
+        u16 bits;
+        asm volatile("ld.relaxed.gpu.global.b8 %0, [%1];\n" : "=h"(bits) : "l"(p) : "memory");
+        return static_cast<T>(bits);
+    }
 }
 template <class T>
 HOPFILL_INLINE void store_global(T* p, T v) {

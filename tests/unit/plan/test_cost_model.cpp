@@ -59,7 +59,7 @@ TEST(CostModel, ChoosesWhatWasMeasuredToBeBest) {
     }
 }
 
-// 16 x 1024 causal at hd64 on an H100: 307 TFLOP/s with tiles of 128 rows, 279 with 192; three 64-row tiles an SM at 1 x 512: no gain.
+// 16 x 1024 causal at hd64 on an H100: 307 TFLOP/s with tiles of 128 rows, 279 with 192. 1 x 512 at hd128: 9.9 us in the main family, 8.8 folded.
 TEST(CostModel, KnowsTheAlternativesThatWereSlower) {
     const auto us = [](const AttentionProblem& p, Family family, i32 consumers) {
         for (const KernelConfig& c : kernel_table())
@@ -72,7 +72,7 @@ TEST(CostModel, KnowsTheAlternativesThatWereSlower) {
     const AttentionProblem hd64 = testing::problem(16, 1024, 64);
     EXPECT_NEAR(us(hd64, Family::prefill, 3) / us(hd64, Family::prefill, 2), 307.0 / 279.0, 0.1);
     const AttentionProblem short512 = testing::problem(1, 512, 128);
-    EXPECT_GT(us(short512, Family::prefill_short, 2), us(short512, Family::prefill, 2));
+    EXPECT_NEAR(us(short512, Family::prefill_folded, 2) / us(short512, Family::prefill, 2), 8.8 / 9.9, 0.1);
 }
 
 TEST(CostModel, GrowsWithWorkAndShrinksWithMultiprocessors) {

@@ -74,5 +74,30 @@ TEST(Geometry, KvRangeCoversWhatRowsSeeAndMasksWhatTheyDoNot) {
     }
 }
 
+// Every tile of 64 rows belongs to one warpgroup of one job, and a job's warpgroup 0 sees at least as far as its warpgroup 1.
+TEST(Geometry, FoldedJobsCoverEveryTileOnce) {
+    KernelConfig c;
+    c.family = Family::prefill_folded;
+    c.mask = Mask::causal;
+    for (const i32 q_len : {1, 63, 64, 65, 128, 129, 192, 193, 500, 512, 1000}) {
+        const i32 tiles = (q_len + 63) / 64;
+        std::multiset<i32> seen;
+        for (i32 job = 0; job < (q_len + geometry(c).tile_m - 1) / geometry(c).tile_m; ++job) {
+            const i32 late = folded_row(job * job_stride(c), q_len, 0), early = folded_row(job * job_stride(c), q_len, 1);
+            seen.insert(late / 64);
+            if (early < q_len) {
+                seen.insert(early / 64);
+                EXPECT_LT(early, late);
+            }
+            for (const i32 kv_len : {q_len, q_len + 77, 10}) {
+                const KvRange job_reads = job_range(c, job * job_stride(c), q_len, kv_len);
+                for (const i32 row : {late, early}) EXPECT_LE(row < q_len ? kv_range(c, row, 64, q_len, kv_len).end : 0, job_reads.end);
+            }
+        }
+        EXPECT_EQ(seen.size(), static_cast<std::size_t>(tiles)) << q_len;
+        for (i32 t = 0; t < tiles; ++t) EXPECT_EQ(seen.count(t), 1U) << q_len << " tile " << t;
+    }
+}
+
 }  // namespace
 }  // namespace hopfill
