@@ -9,10 +9,10 @@
 
 namespace hopfill::sm90 {
 
-// Through the read-only path, not kept in L1 (PTX ISA 9.7.9.8, ld.global.nc); the address is a multiple of 16. Volatile: not before the
-// wait for an earlier launch.
+// Relaxed, device scope (PTX ISA 9.7.9.8, ld): from L2, never from a line that this multiprocessor kept while the launch before this one still
+// wrote. The address is a multiple of 16.
 HOPFILL_INLINE void load_global16(const void* p, u32 (&v)[4]) {
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];\n" : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "l"(p));
+    asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];\n" : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "l"(p) : "memory");
 }
 HOPFILL_INLINE void store_global16(void* p, const u32 (&v)[4]) {
     asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(p), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3]) : "memory");
