@@ -37,10 +37,12 @@ constexpr TileCost kCosts[] = {
     {Family::prefill, 128, 128, 2, 1.90, 1.650, 0.969},
     {Family::prefill, 192, 96, 2, 3.00, 1.820, 0.980},  // interpolated
     {Family::prefill, 256, 64, 2, 4.94, 1.474, 0.992},
-    // From one run on an H100 (prefill_fp8/SCHEDULE.md), before the kernels' last change.
-    {Family::prefill_fp8, 64, 128, 2, 0.60, 1.250, 1.000},
-    {Family::prefill_fp8, 128, 128, 2, 1.10, 1.600, 1.000},
-    {Family::prefill_fp8, 256, 128, 2, 4.90, 3.200, 1.000},
+    // Of two runs on an H100 (prefill_fp8/SCHEDULE.md); hd128's and hd64's two warpgroups before their last change.
+    {Family::prefill_fp8, 64, 128, 2, 1.40, 1.120, 1.000},
+    {Family::prefill_fp8, 64, 192, 3, 2.00, 2.000, 1.030},
+    {Family::prefill_fp8, 128, 128, 2, 2.00, 1.460, 1.000},
+    {Family::prefill_fp8, 128, 128, 3, 2.80, 1.900, 1.030},
+    {Family::prefill_fp8, 256, 128, 2, 5.00, 2.200, 1.030},
 };
 
 const TileCost* find_cost(const KernelConfig& c) {

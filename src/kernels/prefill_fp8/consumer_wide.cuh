@@ -12,8 +12,10 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
     using typename Base::RowSoftmax, typename Base::Scales;
     using Base::number, Base::taken, Base::shared, Base::params, Base::warpgroup, Base::kN, Base::kD;
     using Base::multiply_qk, Base::zero, Base::finish_job, Base::finish_sums, Base::release_q;
+    // Columns of P V at a time: two parts at once have to fit beside the output.
     static constexpr i32 kPart = 64;
-    static_assert(kD % (2 * kPart) == 0 && !C.pingpong);
+    static constexpr i32 kParts = kD / kPart;
+    static_assert(kD % kPart == 0 && !C.pingpong);
 
     HOPFILL_INLINE Fp8WideConsumer(const PrefillFp8Params& p, Shared<C> s, u32 w) : Base(p, s, w) {}
 
@@ -34,25 +36,20 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
             this->make_p(s, softmax, this->template raise<Masked>(s, softmax, scales, block, n, limit, rescale), p);
         }
         this->wait_v(taken - 1);
-        float t0[kPart / 2], t1[kPart / 2];
+        float t[2][kPart / 2];
         sm90::wgmma_fence();
-        this->template multiply_pv<kPart>(t0, p, taken - 1, 0);
+        this->template multiply_pv<kPart>(t[0], p, taken - 1, 0);
 #pragma unroll
-        for (i32 first = 0; first < kD; first += 2 * kPart) {
-            sm90::wgmma_fence();
-            this->template multiply_pv<kPart>(t1, p, taken - 1, first + kPart);
-            sm90::wgmma_wait<1>();
-            sm90::pin_registers(t0);
-            this->template promote<kPart>(o, t0, first, rescale);
-            if (first + 2 * kPart < kD) {
+        for (i32 i = 0; i < kParts; ++i) {
+            if (i + 1 < kParts) {
                 sm90::wgmma_fence();
-                this->template multiply_pv<kPart>(t0, p, taken - 1, first + 2 * kPart);
+                this->template multiply_pv<kPart>(t[(i + 1) % 2], p, taken - 1, (i + 1) * kPart);
                 sm90::wgmma_wait<1>();
             } else {
                 sm90::wgmma_wait<0>();
             }
-            sm90::pin_registers(t1);
-            this->template promote<kPart>(o, t1, first + kPart, rescale);
+            sm90::pin_registers(t[i % 2]);
+            this->template promote<kPart>(o, t[i % 2], i * kPart, rescale);
         }
         if constexpr (C.scale_block != 0) block.get(shared.scales((taken - 1) % Base::kGeometry.vt_stages));
         this->release_v(taken - 1);

@@ -32,14 +32,26 @@ struct Fp8Softmax {
     // (done here) and outputs (the caller's) are to be multiplied with.
     // A row of which every logit is -inf keeps -inf as its reference and gets 0 everywhere, never -inf - -inf.
     HOPFILL_INLINE void raise(const float (&s)[N / 2], const float (&scale)[Factors], float (&used)[2], float (&rescale)[2]) {
+        float top[2];
+#pragma unroll
+        for (i32 f = 0; f < Factors; ++f) {
+            float part[2];
+            maximum(s, f, part);
+#pragma unroll
+            for (i32 h = 0; h < 2; ++h) {
+                const float scaled = sm90::fma_float(part[h], scale[f], -kOffset);
+                top[h] = f == 0 ? scaled : sm90::max_float(top[h], scaled);
+            }
+        }
+#pragma unroll
+        for (u32 distance = 1; distance < 4; distance *= 2) {
+            const float other[2] = {sm90::shuffle_xor(top[0], distance), sm90::shuffle_xor(top[1], distance)};
+#pragma unroll
+            for (i32 h = 0; h < 2; ++h) top[h] = sm90::max_float(top[h], other[h]);
+        }
 #pragma unroll
         for (i32 h = 0; h < 2; ++h) {
-            float top = -sm90::infinity();
-#pragma unroll
-            for (i32 f = 0; f < Factors; ++f) top = sm90::max_float(top, sm90::fma_float(maximum(s, h, f), scale[f], -kOffset));
-            top = sm90::max_float(top, sm90::shuffle_xor(top, 1u));
-            top = sm90::max_float(top, sm90::shuffle_xor(top, 2u));
-            const float raised = sm90::max_float(reference[h], top);
+            const float raised = sm90::max_float(reference[h], top[h]);
             used[h] = raised == -sm90::infinity() ? 0.0f : raised;
             rescale[h] = sm90::exp2_approx(reference[h] - used[h]);
             reference[h] = raised;
@@ -70,14 +82,14 @@ struct Fp8Softmax {
     }
 
 private:
-    // This thread's largest logit of row h among those of factor f.
-    HOPFILL_INLINE static float maximum(const float (&s)[N / 2], i32 h, i32 f) {
+    // This thread's largest logits of both rows among those of factor f: two chains, side by side.
+    HOPFILL_INLINE static void maximum(const float (&s)[N / 2], i32 f, float (&top)[2]) {
         constexpr i32 kShare = N / 2 / Factors;
-        float top = s[f * kShare + 2 * h];
+        top[0] = s[f * kShare];
+        top[1] = s[f * kShare + 2];
 #pragma unroll
-        for (i32 i = f * kShare + 1; i < (f + 1) * kShare; ++i)
-            if (fragment_half(i) == h && i != f * kShare + 2 * h) top = sm90::max_float(top, s[i]);
-        return top;
+        for (i32 i = 1; i < kShare; ++i)
+            if (i != 2) top[fragment_half(i)] = sm90::max_float(top[fragment_half(i)], s[f * kShare + i]);
     }
 };
 

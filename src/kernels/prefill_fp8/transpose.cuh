@@ -18,10 +18,11 @@ template <KernelConfig C>
 struct Transposer {
     static constexpr Geometry kGeometry = geometry(C);
     static constexpr i32 kWarps = Shared<C>::transposers();
-    static constexpr i32 kAtOnce = 4;  // units that a warp has in registers
-    // A unit is 32 keys by 16 columns: four matrices.
+    // A unit is 32 keys by 16 columns: four matrices. A warp takes every kWarps-th 16 columns, and of those all keys.
     static constexpr i32 kKeyUnits = C.tile_n / 32;
-    static constexpr i32 kUnits = kKeyUnits * (C.head_dim / 16);
+    static constexpr i32 kColumnUnits = C.head_dim / 16;
+    static constexpr i32 kAtOnce = C.consumers == 2 && C.scale_block == 0 ? 4 : 2;  // units in registers, of which there are few
+    static_assert(kColumnUnits >= kWarps && kKeyUnits % kAtOnce == 0);
 
     const PrefillFp8Params& params;
     Shared<C> shared;
@@ -33,25 +34,38 @@ struct Transposer {
     HOPFILL_INLINE Transposer(const PrefillFp8Params& p, Shared<C> s, i32 w)
         : params(p), shared(s), warp(w), v(s.v_full(0), s.v_empty(0)), vt(s.vt_full(), s.vt_empty()), jobs(s.job_full(), s.job_empty()) {}
 
-    // Lane l reads row l % 8 of matrix l / 8, which holds eight keys by sixteen columns.
-    HOPFILL_INLINE static void load_unit(const u8* from, i32 unit, u32 (&m)[4]) {
-        const u32 key = unit % kKeyUnits * 32 + sm90::lane_index();
-        const i32 column = unit / kKeyUnits;
-        sm90::load_matrix_transposed_x4(from + column / 8 * kGeometry.kv_slab + swizzled_chunk(key, column % 8), m);
-    }
-
-    // Each register holds two keys of columns 2 g and 2 g + 1, g = lane / 4: two registers make four keys of one column. The matrices that are
-    // written take even columns from the lower half of the warp and odd ones from the upper (and the other way round), so that the eight rows of a
-    // matrix lie in eight different groups of banks.
-    HOPFILL_INLINE static void store_unit(u8* to, i32 unit, const u32 (&m)[4]) {
+    // Lane l reads row l % 8 of matrix l / 8, which holds eight keys by sixteen columns, and gets two keys of columns 2 g and 2 g + 1, g = l / 4, in
+    // each register: two registers make four keys of one column. The matrices that are written take even columns from the lower half of the warp and
+    // odd ones from the upper (and the other way round), so that the eight rows of a matrix lie in eight different groups of banks.
+    //
+    // What is read next is asked for as soon as its registers are free: the latency of shared memory, not its throughput, would be the time of this.
+    HOPFILL_INLINE void transpose(const u8* from, u8* to) const {
         const u32 lane = sm90::lane_index();
-        const u32 pick[2] = {lane < 16 ? 0x6420u : 0x7531u, lane < 16 ? 0x7531u : 0x6420u};
         const u32 row = lane % 8, matrix = lane / 8;
-        const u32 column = unit / kKeyUnits * 16 + 2 * row + ((row >= 4) ^ (matrix % 2));
-        const u32 chunk = unit % kKeyUnits * 2 + matrix / 2;
-        u8* const at = to + chunk / 8 * (C.head_dim * kSlabBytes) + swizzled_chunk(column, chunk % 8);
-        sm90::store_matrix_x4(at, sm90::permute_bytes(m[0], m[1], pick[0]), sm90::permute_bytes(m[0], m[1], pick[1]),
-                              sm90::permute_bytes(m[2], m[3], pick[0]), sm90::permute_bytes(m[2], m[3], pick[1]));
+        const u32 pick[2] = {lane < 16 ? 0x6420u : 0x7531u, lane < 16 ? 0x7531u : 0x6420u};
+        const u8* const read = from + lane * kSlabBytes;
+        u32 write = warp * 16 * kSlabBytes + swizzled_chunk(2 * row + ((row >= 4) ^ (matrix % 2)), matrix / 2);
+        const u8* at = read + ((static_cast<u32>(warp) ^ row) << 4);
+        u32 m[kAtOnce][4];
+#pragma unroll
+        for (i32 k = 0; k < kAtOnce; ++k) sm90::load_matrix_transposed_x4(at + k * 32 * kSlabBytes, m[k]);
+#pragma unroll 1
+        for (i32 next = warp + kWarps;; next += kWarps) {
+#pragma unroll
+            for (i32 k = 0; k < kKeyUnits; ++k) {
+                const u32 (&w)[4] = m[k % kAtOnce];
+                // 32 keys are two chunks of V^T.
+                sm90::store_matrix_x4(to + k / 4 * (C.head_dim * kSlabBytes) + (write ^ static_cast<u32>(k % 4 << 5)),
+                                      sm90::permute_bytes(w[0], w[1], pick[0]), sm90::permute_bytes(w[0], w[1], pick[1]),
+                                      sm90::permute_bytes(w[2], w[3], pick[0]), sm90::permute_bytes(w[2], w[3], pick[1]));
+                const i32 ahead = k + kAtOnce;
+                if (ahead == kKeyUnits) at = read + next / 8 * kGeometry.kv_slab + ((static_cast<u32>(next % 8) ^ row) << 4);
+                if (ahead < kKeyUnits || next < kColumnUnits)
+                    sm90::load_matrix_transposed_x4(at + ahead % kKeyUnits * 32 * kSlabBytes, m[k % kAtOnce]);
+            }
+            if (next >= kColumnUnits) break;
+            write += kWarps * 16 * kSlabBytes;
+        }
     }
 
     // What it has to know of a job.
@@ -77,18 +91,7 @@ struct Transposer {
         if (scaling) scales.load(params, task.sequence, task.head, following < 0 ? 0 : task.kv_len, following);
         v.wait_full();
         vt.wait_empty();
-        const u8* from = shared.v(0, v.slot);
-        u8* to = shared.vt(vt.slot);
-#pragma unroll 1
-        for (i32 first = warp; first < kUnits; first += kWarps * kAtOnce) {
-            u32 m[kAtOnce][4];
-#pragma unroll
-            for (i32 i = 0; i < kAtOnce; ++i)
-                if (first + i * kWarps < kUnits) load_unit(from, first + i * kWarps, m[i]);
-#pragma unroll
-            for (i32 i = 0; i < kAtOnce; ++i)
-                if (first + i * kWarps < kUnits) store_unit(to, first + i * kWarps, m[i]);
-        }
+        transpose(shared.v(0, v.slot), shared.vt(vt.slot));
         if (scaling) scales.put(shared.scales(vt.slot));
         sm90::fence_async_shared();
         sm90::sync_warp();

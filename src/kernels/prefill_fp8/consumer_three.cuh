@@ -1,0 +1,86 @@
+// One of three consumer warpgroups, with 160 registers each: the logits of a block and its P V are never in registers at once, so a warpgroup's
+// softmax has no product of its own beside it. The products of the two others run there.
+#pragma once
+
+#include "prefill_fp8/mainloop.cuh"
+
+namespace hopfill {
+
+template <KernelConfig C>
+struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
+    using Base = Fp8Mainloop<C>;
+    using typename Base::RowSoftmax, typename Base::Scales;
+    using Base::number, Base::taken, Base::shared, Base::params, Base::warpgroup, Base::kN, Base::kD;
+    using Base::multiply_qk, Base::zero, Base::finish_job, Base::finish_sums, Base::release_q;
+    static constexpr i32 kPart = 64;  // columns of P V at a time
+    static_assert(kD % kPart == 0 && C.scale_block == 0 && !C.pingpong && Base::kGeometry.q_slots > 1);
+
+    RowSoftmax softmax;
+    Scales scales;
+    float rescale[2];  // takes the output to the reference of P, whose product with V is still to come
+
+    HOPFILL_INLINE Fp8ConsumerOfThree(const PrefillFp8Params& p, Shared<C> s, u32 w) : Base(p, s, w) {}
+
+    // o = o * rescale + P V of block `at`.
+    HOPFILL_INLINE void add_pv(float (&o)[kD / 2], const u32 (&p)[kN / 32][4], u32 at) {
+        this->wait_v(at);
+#pragma unroll
+        for (i32 first = 0; first < kD; first += kPart) {
+            float t[kPart / 2];
+            sm90::wgmma_fence();
+            this->template multiply_pv<kPart>(t, p, at, first);
+            sm90::wgmma_wait<0>();
+            sm90::pin_registers(t);
+            this->template promote<kPart>(o, t, first, rescale);
+        }
+        this->release_v(at);
+    }
+
+    // From Q K^T of block n to its P.
+    template <bool Masked>
+    HOPFILL_INLINE void make_block(u32 (&p)[kN / 32][4], i32 n, i32 limit) {
+        float s[kN / 2];
+        this->wait_k();
+        sm90::wgmma_fence();
+        multiply_qk(s);
+        sm90::wgmma_wait<0>();
+        sm90::pin_registers(s);
+        this->release_k();
+        this->make_p(s, softmax, this->template raise<Masked>(s, softmax, scales, BlockScales<C>{}, n, limit, rescale), p);
+    }
+
+    // P V of the block before and Q K^T of this one follow each other, so that the tensor core changes hands once a block.
+    template <bool Masked>
+    HOPFILL_INLINE void step(float (&o)[kD / 2], u32 (&p)[kN / 32][4], i32 n, i32 limit) {
+        add_pv(o, p, taken - 1);
+        make_block<Masked>(p, n, limit);
+    }
+
+    HOPFILL_INLINE void run() {
+        while (this->wait_job()) {
+            const Job* const job = this->job();
+            float o[kD / 2];
+            u32 p[kN / 32][4];
+            zero(o);
+            softmax.reset();
+            const i32 limit = this->visible(job);
+            i32 n = sm90::load_shared(&job->blocks) - 1;
+            scales.open(params, job, warpgroup);
+            const i32 unmasked = sm90::load_shared(&job->unmasked);
+            this->wait_q();
+            make_block<true>(p, n--, limit);
+#pragma unroll 1
+            for (; n >= unmasked; --n) step<true>(o, p, n, limit);
+#pragma unroll 1
+            for (; n >= 0; --n) step<false>(o, p, n, limit);
+            release_q();
+            add_pv(o, p, taken - 1);
+            float inverse[2];
+            finish_sums(job, softmax, scales.output(params, job), inverse);
+            finish_job((number - 1) % kJobSlots, o, inverse);
+        }
+        if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();
+    }
+};
+
+}  // namespace hopfill
