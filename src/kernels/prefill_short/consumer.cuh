@@ -85,6 +85,7 @@ struct SplitConsumer : Mainloop<C> {
             } else {
                 // Waiting keeps this warpgroup from releasing a slot's next turn before the other has released this one.
                 q.wait_full();
+                sm90::sync_warp();
                 this->release_q();
             }
             if (warpgroup == 0) {
