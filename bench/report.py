@@ -57,9 +57,10 @@ def peer_columns(cases: list[Case]) -> list[str]:
     return [i for i in cases[0].implementations if i not in (*NOT_PEERS, *SHORT_PEERS)]
 
 
-def our_columns(cases: list[Case]) -> list[str]:
-    """Ours and its other forms."""
-    return [i for i in cases[0].implementations if i in NAMES]
+def our_columns(rows: list[Row], cases: list[Case]) -> list[str]:
+    """Ours and its other forms, those that were timed."""
+    timed = {r["impl"] for c in cases for r in rows_of(rows, c).values() if usable(r)}
+    return [i for i in cases[0].implementations if i in NAMES and (i == OURS or i in timed)]
 
 
 def best_of_family(by_impl: dict[str, Row], name: str) -> Row | None:
@@ -69,7 +70,7 @@ def best_of_family(by_impl: dict[str, Row], name: str) -> Row | None:
 def headline_table(rows: list[Row], cases: list[Case]) -> str:
     """Microseconds, and microseconds above an empty kernel's."""
     peers, lines = peer_columns(cases), []
-    _, *others = ours = our_columns(cases)
+    _, *others = ours = our_columns(rows, cases)
     for case in cases:
         by_impl = rows_of(rows, case)
         found = {name: best_of_family(by_impl, name) for name in (*ours, *peers)}
@@ -84,11 +85,13 @@ def headline_table(rows: list[Row], cases: list[Case]) -> str:
 
 def throughput_table(rows: list[Row], cases: list[Case]) -> str:
     """TFLOP/s."""
-    ours, peers, lines = our_columns(cases), peer_columns(cases), []
+    ours, peers, lines = our_columns(rows, cases), peer_columns(cases), []
     for case in cases:
         by_impl = rows_of(rows, case)
         shown = (*ours, *peers, YARDSTICK)
         rates = {name: by_impl[name]["tflops"] if name in by_impl and usable(by_impl[name]) else None for name in shown}
+        if not any(rates.values()):
+            continue
         best = max((v for name, v in rates.items() if v and name in peers), default=None)
         share = [number(rates[OURS] / best if rates[OURS] and best else None)] if peers else []
         lines.append([case.case, *(number(rates[n]) for n in shown), *share])
@@ -145,6 +148,9 @@ def dtype_section(rows: list[Row], cases: list[Case], dtype: str, plots: list[st
     for grid, what in (("throughput", f"{title}; 16k tokens in every split:"), ("ragged", f"Ragged batches, {title}:")):
         if grid in present:
             parts += [what, throughput_table(rows, of[grid])]
+    missing = [c for cases_of in of.values() for c in cases_of if not any(usable(r) for r in rows_of(rows, c).values())]
+    if missing:
+        parts.append(f"{len(missing)} points of these grids were not run ({missing[0].case} to {missing[-1].case}): their rows say why.")
     if any(p.peers for p in points):
         parts += [f"All {name} points:", means_table(points, rows)]
     return [*parts, f"Goals, {name}:", goals_table(points), *(f"![{p}](bench/results/{p})" for p in plots)]
@@ -179,7 +185,7 @@ def plot(rows: list[Row], cases: list[Case], dtype: str, slug: str, folder: Path
         of_grid = [c for c in cases if c.grid == grid and c.dtype == dtype and any(usable(r) for r in rows_of(rows, c).values())]
         if not of_grid:
             continue
-        shown = [*our_columns(of_grid), *peer_columns(of_grid)]
+        shown = [*our_columns(rows, of_grid), *peer_columns(of_grid)]
         field, unit = ("us", "µs, graph replay") if grid == "headline" else ("tflops", "TFLOP/s")
         groups = sorted({c.case.split(" ", 1)[1] for c in of_grid}, key=[c.case.split(" ", 1)[1] for c in of_grid].index)
         columns = 1 if len(groups) == 1 else 2
