@@ -142,6 +142,8 @@ struct Warp {
     u64 sync_count[32] = {};
     u32 weight = 1;  // chance of being run
     u64 starved_until = 0;
+    u32 held = 0;  // lanes that are left behind while others can run
+    u64 held_until = 0;
     u32 registers = 0;                       // a thread
     Site registers_at;                       // setmaxnreg that set them
     bool loads = false, multiplies = false;  // what it has been seen doing: names its role

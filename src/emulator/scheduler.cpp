@@ -193,12 +193,16 @@ void Machine::start_blocks() {
 }
 
 Warp* Machine::choose_warp() {
-    // Now and then a warp's chances change, or it is left standing for a while.
+    // Now and then a warp's chances change, or it or some of its lanes are left standing for a while.
     if (random.one_in(32)) {
         Block& b = *resident_[random.below(static_cast<u32>(resident_.size()))];
         Warp& w = b.warps[random.below(static_cast<u32>(b.warps.size()))];
         w.weight = 1u << random.below(5);
         if (random.one_in(4)) w.starved_until = steps_ + random.below(200);
+        if (random.one_in(4)) {
+            w.held = static_cast<u32>(random.next());
+            w.held_until = steps_ + random.below(400);
+        }
     }
     Warp* chosen = nullptr;
     u32 total = 0;
@@ -219,9 +223,10 @@ Warp* Machine::choose_warp() {
 
 void Machine::run_warp(Warp& warp) {
     const u32 start = random.one_in(4) ? random.below(32) : 0;
+    const u32 held = warp.held_until > steps_ && (warp.ready & ~warp.held) != 0 ? warp.held : 0;
     for (u32 i = 0; i < 32 && !failed(); ++i) {
         const u32 lane = (start + i) % 32;
-        if ((warp.ready >> lane & 1) == 0) continue;
+        if (((warp.ready & ~held) >> lane & 1) == 0) continue;
         Thread& t = warp.block->threads[warp.id * 32 + lane];
         running_ = t_thread = &t;
         t.fiber = std::move(t.fiber).resume();

@@ -57,12 +57,16 @@ emulator::Options options_of(int seed) {
 template <int Row>
 void check(int first, int count) {
     static_assert(Row >= 0, "the tables have no such kernel");
-    testing::Workload work(testing::family_cases()[Row], 1);
-    for (int seed = first; seed < first + count; ++seed) {
-        const testing::Outcome outcome = work.run(options_of(seed), [](const planner::LaunchSpec& spec, const emulator::Options& o) {
-            return emulator::run_kernel(spec, kernel<Row>, o);
-        });
-        if (outcome.kind != "clean") report(outcome);
+    std::vector<testing::Case> cases{testing::family_cases()[Row]};
+    if (at(Row).packed) cases.push_back(testing::short_jobs_case(Row));
+    for (const testing::Case& c : cases) {
+        testing::Workload work(c, 1);
+        for (int seed = first; seed < first + count; ++seed) {
+            const testing::Outcome outcome = work.run(options_of(seed), [](const planner::LaunchSpec& spec, const emulator::Options& o) {
+                return emulator::run_kernel(spec, kernel<Row>, o);
+            });
+            if (outcome.kind != "clean") report(outcome);
+        }
     }
 }
 

@@ -27,6 +27,14 @@ TEST_P(Kernels, AreCleanAndRightUnderEverySchedule) {
 
 INSTANTIATE_TEST_SUITE_P(Table, Kernels, ::testing::ValuesIn(family_cases()), [](const auto& info) { return info.param.name; });
 
+std::vector<Case> short_jobs_cases() {
+    std::vector<Case> cases;
+    for (const Case& c : family_cases())
+        if (c.packed) cases.push_back(short_jobs_case(c.variant));
+    return cases;
+}
+INSTANTIATE_TEST_SUITE_P(ShortJobs, Kernels, ::testing::ValuesIn(short_jobs_cases()), [](const auto& info) { return info.param.name; });
+
 // What the problems above have to be: long, of several tiles a block, with ragged ends; and of every family, class of head dimensions and mask.
 TEST(Kernels, ProblemsReachEveryPhase) {
     std::set<std::tuple<Family, i32, Mask>> seen, wanted;

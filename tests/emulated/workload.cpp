@@ -258,6 +258,16 @@ std::string problem_text(const Case& c) {
 
 std::vector<Case> family_cases() { return long_cases(true); }
 
+Case short_jobs_case(int variant) {
+    Case c = case_of(variant);
+    c.name += "_short_jobs";
+    c.blocks = 1;
+    const int tile_n = planner::kernel_at(variant).tile_n;
+    c.q_lens = {40, 64, 1, 33, 64, 20, 9, 50, 64, 12};
+    c.kv_lens = {50, tile_n + 1, 3, tile_n, 64, 20, tile_n + 30, 50, 64, 12};
+    return c;
+}
+
 Case random_case(int variant, std::uint64_t seed) {
     emulator::Random random(seed);
     const auto between = [&](int low, int high) { return low + static_cast<int>(random.below(static_cast<std::uint32_t>(high - low + 1))); };
