@@ -198,7 +198,7 @@ Warp* Machine::choose_warp() {
         Block& b = *resident_[random.below(static_cast<u32>(resident_.size()))];
         Warp& w = b.warps[random.below(static_cast<u32>(b.warps.size()))];
         w.weight = 1u << random.below(5);
-        if (random.one_in(4)) w.starved_until = steps_ + random.below(200);
+        if (random.one_in(4)) w.starved_until = steps_ + random.below(random.one_in(8) ? 3000 : 200);
         if (random.one_in(4)) {
             w.held = static_cast<u32>(random.next());
             w.held_until = steps_ + random.below(400);

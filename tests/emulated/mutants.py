@@ -115,10 +115,13 @@ EQUIVALENT = [
      " slot j"),
     ("prefill/producer.cuh", "        jobs.wait_empty();", "mbarrier wait removed", "",
      "publish(j + 4) comes after load_q(j + 3), which waits for every warp's release of the Q of job j + 1 or later. A warp makes it after its"
-     " arrival for job j at job_empty, which follows all its reads of slot j, so this wait never waits and orders nothing more"),
+     " arrival for job j at job_empty, which follows all its reads of slot j, so this wait never waits and orders nothing more. The transposing"
+     " warps of prefill_fp8 have read slot j before they arrive for its V^T, which the consumers have multiplied by then"),
     ("kernel.cuh", "        sm90::wait_for_previous_launch();", "launch dependency", "",
      "griddepcontrol.wait makes the launch before visible to the whole grid (PTX ISA 9.7.13.13). The producer has waited before it publishes its"
      " first job, and a consumer touches global memory only after it has acquired a job"),
+    ("prefill_fp8/kernel.cuh", "            sm90::wait_for_previous_launch();", "launch dependency", "",
+     "as a consumer's: a transposing warp reads multipliers of a job that it has acquired, and nothing else of global memory"),
 ]
 
 

@@ -1,6 +1,8 @@
 // Faults of a launch and of lone instructions, each beside its mended twin.
 #include <gmock/gmock.h>
 
+#include <cmath>
+
 #include "kernels.h"
 
 namespace hopfill::testing {
@@ -58,6 +60,18 @@ TEST(Mbarriers, OverArrival) {
         ASSERT_EQ(kind_of(r), "barrier-over-arrival");
         EXPECT_THAT(text_of(r), ::testing::HasSubstr("one arrival more than the 2 of phase 0 of the mbarrier at 0x400"));
         EXPECT_EQ(kind_of(run(3, seed)), "clean");
+    }
+}
+
+// A branch that no sum of exponentials takes.
+TEST(Traps, AreTakenByNegativeSumsAlone) {
+    for (const float sum : {-1.0f, 0.0f, -0.0f, 3.0f, NAN}) {
+        const Report r = emulator::emulate({1, 32, 0, 0, {}}, [&] { sm90::compute_before_wait(sum); });
+        EXPECT_EQ(kind_of(r), sum < 0 ? "trap" : "clean");
+        if (sum < 0) {
+            EXPECT_THAT(text_of(r), ::testing::HasSubstr("warp 0 lane"));
+            EXPECT_THAT(text_of(r), ::testing::HasSubstr("test_lone_faults.cpp:"));
+        }
     }
 }
 

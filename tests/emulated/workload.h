@@ -33,7 +33,8 @@ struct Case {
 // dimension, mask, layout, dtype) of the table.
 std::vector<Case> family_cases();
 
-// A batch of sequences of one tile and a block or two of keys for a packed kernel, all in one block: rings of queries and jobs turn as fast as they can.
+// A batch of sequences of one tile and a block or two of keys for a packed kernel, all in one thread block: rings of queries and jobs turn as fast as
+// they can.
 Case short_jobs_case(int variant);
 
 // Kernels whose outputs are compared with a GPU's: all of the catalogue, and of those that are compiled at first use two of each head dimension.
