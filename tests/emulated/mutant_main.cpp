@@ -18,12 +18,34 @@ namespace {
 
 constexpr KernelConfig at(int row) { return row < kKernelTable.size ? kKernelTable.row[row] : kFirstUseTable.row[row - kKernelTable.size]; }
 
-// The first kernel of the tables of a family with this mask and layout, of at least this head dimension: the cheapest.
-constexpr int find(Family family, Mask mask, bool packed, i32 head_dim = 64, i32 scale_block = 0) {
+// What a config's kernel is: the first of the tables that is so.
+struct Wanted {
+    Family family;
+    Mask mask;
+    bool packed;
+    i32 head_dim = 64, scale_block = 0, consumers = 2;
+};
+constexpr Wanted kWanted[] = {
+    {Family::prefill, Mask::causal, true},
+    {Family::prefill, Mask::full, false},
+    {Family::prefill_short, Mask::full, true},
+    {Family::prefill_short, Mask::full, false},
+    {Family::prefill_fp8, Mask::causal, true},
+    {Family::prefill_fp8, Mask::full, false, 256},
+    {Family::prefill_fp8, Mask::causal, true, 64, 64},
+    {Family::prefill_fp8, Mask::causal, false, 64, 0, 3},
+    {Family::prefill_folded, Mask::causal, true},
+    {Family::prefill_folded, Mask::causal, false},
+};
+constexpr int kPlanned = sizeof(kWanted) / sizeof(kWanted[0]);
+// And the quantiser of bf16 and of f16.
+constexpr int kConfigs = kPlanned + 2;
+
+constexpr int find(const Wanted& w) {
     for (int i = 0; i < kKernelTable.size + kFirstUseTable.size; ++i) {
         const KernelConfig c = at(i);
-        if (c.family == family && c.mask == mask && c.packed == packed && c.out == Elem::bf16 && c.head_dim >= head_dim &&
-            c.scale_block == scale_block)
+        if (c.family == w.family && c.mask == w.mask && c.packed == w.packed && c.out == Elem::bf16 && c.head_dim == w.head_dim &&
+            c.scale_block == w.scale_block && c.consumers == w.consumers)
             return i;
     }
     return -1;
@@ -101,25 +123,11 @@ void check_quantizers(int first, int count) {
 
 template <int Config>
 void check_config(int first, int count) {
-    if constexpr (Config >= 9) {
-        check_quantizers<Config == 9 ? Elem::bf16 : Elem::f16>(first, count);
-    } else {
-        constexpr Family kFamily = Config < 2   ? Family::prefill
-                                   : Config < 4 ? Family::prefill_short
-                                   : Config < 7 ? Family::prefill_fp8
-                                                : Family::prefill_folded;
-        // Packed causal and dense full, where the family has both masks.
-        constexpr bool kDense = Config % 2 == 1;
-        constexpr Mask kMask = kFamily == Family::prefill_folded                ? Mask::causal
-                               : kDense || kFamily == Family::prefill_short ? Mask::full
-                                                                                : Mask::causal;
-        // Of the FP8 family: hd64 with one multiplier a sequence, dense hd256, and hd64 with multipliers by block.
-        constexpr i32 kHeadDim = Config == 5 ? 256 : 64, kScaleBlock = Config == 6 ? 64 : 0;
-        check<find(kFamily, kMask, !kDense, kHeadDim, kScaleBlock)>(first, count);
-    }
+    if constexpr (Config < kPlanned)
+        check<find(kWanted[Config])>(first, count);
+    else
+        check_quantizers<Config == kPlanned ? Elem::bf16 : Elem::f16>(first, count);
 }
-
-constexpr int kConfigs = 11;
 
 template <int... Config>
 void check_any(int config, int first, int count, std::integer_sequence<int, Config...>) {
@@ -129,7 +137,7 @@ void check_any(int config, int first, int count, std::integer_sequence<int, Conf
 }  // namespace
 }  // namespace hopfill
 
-// CONFIG FIRST COUNT: the main family's configs first, the quantiser's last; seeds. mutants.py compiles one config alone, without that argument.
+// CONFIG FIRST COUNT: which of kWanted, then the quantiser; seeds. mutants.py compiles one config alone, without that argument.
 int main(int argc, char** argv) {
 #ifdef HOPFILL_CONFIG
     if (argc != 3) return 2;

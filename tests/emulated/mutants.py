@@ -29,10 +29,9 @@ LIBRARIES = [
     "src/plan/libhopfill_plan.a",
 ]
 
-# The programs of mutant_main.cpp: packed and dense, of the main family, the short one, FP8, which has three, and the folded one; the quantiser of
-# bf16 and of f16. Files of a family's folder are mutated in that family's programs first.
-CONFIGS = list(range(11))
-OF_FAMILY = {"prefill": [0, 1], "prefill_short": [2, 3], "prefill_fp8": [4, 5, 6], "prefill_folded": [7, 8], "quantize": [9, 10]}
+# The programs of mutant_main.cpp (kWanted there, and the quantiser's two). Files of a family's folder are mutated in that family's programs first.
+CONFIGS = list(range(12))
+OF_FAMILY = {"prefill": [0, 1], "prefill_short": [2, 3], "prefill_fp8": [4, 5, 6, 7], "prefill_folded": [8, 9], "quantize": [10, 11]}
 
 # What a missing order between threads shows as, depending on which access comes first.
 ORDER = {"read-before-arrival", "overwrite-before-release", "uninitialised-read", "race", "phase-lapped", "barrier-over-arrival"}
@@ -81,6 +80,8 @@ RULES = [
     ("registers not given", r"sm90::give_registers<[^;]*>\(\);", [""], {"registers"}),
     ("launch dependency", r"sm90::wait_for_previous_launch\(\);", [""], {"dependency"}),
     ("swizzle", r"\(row & 7\)", ["(row & 3)", "(row & 6)"], WRONG),
+    ("swizzle", r"\^ row\) << 4", ["^ (row & 3)) << 4"], WRONG),
+    ("swizzle", r"\(row >= 4\) \^ \(matrix % 2\)", ["(row >= 4)"], WRONG | {"uninitialised-read", "race"}),
     ("swizzle mode", r"kSwizzle128 = u64\{1\} << 62", ["kSwizzle128 = u64{2} << 62", "kSwizzle128 = u64{0} << 62"],
      WRONG | ORDER | {"shared-out-of-bounds"}),
     ("descriptor stride", r"\(u64\{kAtomBytes >> 4\} << 32\)", ["(u64{kAtomBytes >> 5} << 32)"], WRONG | ORDER | {"shared-out-of-bounds"}),
