@@ -187,11 +187,15 @@ def run(mutant, build, schedules, cxx):
             lines = (tree / mutant.file).read_text().splitlines()
             lines[mutant.line - 1] = mutant.after
             (tree / mutant.file).write_text("\n".join(lines) + "\n")
-        own = OF_FAMILY.get(mutant.file.parts[0], []) if mutant is not None else []
-        order = own + [c for c in CONFIGS if c not in own]
+        folder = mutant.file.parts[0] if mutant is not None else ""
+        own = OF_FAMILY.get(folder, [])
+        # prefill/ is part of all families of attention, the other families' folders of none but their own.
+        others = [c for c in CONFIGS if c not in own and (mutant is None or c not in OF_FAMILY["quantize"])]
+        order = own if own and folder != "prefill" else own + others
         # What only some schedules show gets four times as many of them. A fault of another kind than the right ones is kept, but looked past.
         other = "clean", ""
-        for first, count in [(0, schedules), (schedules, 4 * schedules if mutant is not None else 0)]:
+        more = 4 * schedules if mutant is not None and not mutant.equivalent() else 0
+        for first, count in [(0, schedules), (schedules, more)]:
             for config in order if count else []:
                 kind, text = check(tree, config, build, first, count, cxx)
                 found = kind, text.replace(f"{tree}/", "").strip()
