@@ -142,8 +142,9 @@ struct Warp {
     u64 sync_count[32] = {};
     u32 weight = 1;  // chance of being run
     u64 starved_until = 0;
-    u32 held = 0;  // lanes that are left behind while others can run
+    u32 held = 0;  // lanes that are left behind while anything else can run
     u64 held_until = 0;
+    u32 free(u64 step) const { return held_until > step ? ready & ~held : ready; }  // of those that are ready
     u32 registers = 0;                       // a thread
     Site registers_at;                       // setmaxnreg that set them
     bool loads = false, multiplies = false;  // what it has been seen doing: names its role
@@ -265,6 +266,7 @@ public:
     void wake(Thread& t);
     void maybe_yield(u32 one_in = 8);  // now and then another warp runs in between
     void linger();                     // often, and for long: where blocks meet
+    void fall_behind();                // now and then for long: a lane whose warp goes on without it
     void schedule(Block& block, std::function<void()> run);
 
     // Ends the run with a fault. From a fiber this does not return.
@@ -293,7 +295,7 @@ private:
     void start_blocks();
     bool step();
     void run_warp(Warp& warp);
-    Warp* choose_warp();
+    Warp* choose_warp(bool& starving);
     void retire(Block& block);
     void report_deadlock();
 

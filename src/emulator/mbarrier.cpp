@@ -150,7 +150,7 @@ bool mbarrier_try_wait(u64* bar, u32 parity, Site at) {
 
 void mbarrier_wait(u64* bar, u32 parity, Site at) {
     Thread& t = Machine::self();
-    Machine::current().maybe_yield(16);
+    Machine::current().fall_behind();
     Mbarrier& b = find_mbarrier(bar, at);
     if (!try_acquire(t, b, parity, at)) wait_blocked(t, b, at);
 }

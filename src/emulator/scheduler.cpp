@@ -163,6 +163,16 @@ void Machine::linger() {
     maybe_yield(2);
 }
 
+void Machine::fall_behind() {
+    maybe_yield(16);
+    if (!random.one_in(256)) return;
+    Warp& w = *running_->warp;
+    if (w.held_until <= steps_) w.held = 0;
+    w.held |= 1u << running_->lane;
+    w.held_until = steps_ + random.below(3000);
+    maybe_yield(1);
+}
+
 // Latencies from none to long, so that copies overtake each other and the threads.
 void Machine::schedule(Block& block, std::function<void()> run) {
     constexpr u32 kLatency[] = {1, 4, 16, 64, 256};
@@ -192,7 +202,7 @@ void Machine::start_blocks() {
     }
 }
 
-Warp* Machine::choose_warp() {
+Warp* Machine::choose_warp(bool& starving) {
     // Now and then a warp's chances change, or it or some of its lanes are left standing for a while.
     if (random.one_in(32)) {
         Block& b = *resident_[random.below(static_cast<u32>(resident_.size()))];
@@ -210,7 +220,7 @@ Warp* Machine::choose_warp() {
     for (const auto& block : resident_) {
         for (Warp& w : block->warps) {
             if (w.ready == 0) continue;
-            if (w.starved_until > steps_) {
+            if (w.starved_until > steps_ || w.free(steps_) == 0) {
                 starved = &w;
                 continue;
             }
@@ -218,12 +228,13 @@ Warp* Machine::choose_warp() {
             if (random.below(total) < w.weight) chosen = &w;
         }
     }
+    starving = chosen == nullptr;
     return chosen != nullptr ? chosen : starved;
 }
 
 void Machine::run_warp(Warp& warp) {
     const u32 start = random.one_in(4) ? random.below(32) : 0;
-    const u32 held = warp.held_until > steps_ && (warp.ready & ~warp.held) != 0 ? warp.held : 0;
+    const u32 held = warp.free(steps_) != 0 && warp.held_until > steps_ ? warp.held : 0;
     for (u32 i = 0; i < 32 && !failed(); ++i) {
         const u32 lane = (start + i) % 32;
         if (((warp.ready & ~held) >> lane & 1) == 0) continue;
@@ -249,7 +260,10 @@ bool Machine::step() {
             return true;
         }
     }
-    if (Warp* warp = choose_warp()) {
+    // What is left standing mostly lets operations go first that are not due yet.
+    bool starving = false;
+    Warp* const warp = choose_warp(starving);
+    if (warp != nullptr && (!starving || operations_.empty() || random.one_in(8))) {
         run_warp(*warp);
         Block& block = *warp->block;
         if (!failed() && block.live == 0) check_block_exit(block);
