@@ -192,11 +192,13 @@ def run(mutant, build, schedules, cxx):
         # prefill/ is part of all families of attention, the other families' folders of none but their own.
         others = [c for c in CONFIGS if c not in own and (mutant is None or c not in OF_FAMILY["quantize"])]
         order = own if own and folder != "prefill" else own + others
-        # What only some schedules show gets four times as many of them. A fault of another kind than the right ones is kept, but looked past.
+        # What only some schedules show gets more of them. A fault of another kind than the right ones is kept, but looked past.
         other = "clean", ""
-        more = 4 * schedules if mutant is not None and not mutant.equivalent() else 0
-        for first, count in [(0, schedules), (schedules, more)]:
-            for config in order if count else []:
+        rounds = [(0, schedules, order)]
+        if mutant is not None and not mutant.equivalent():
+            rounds += [(schedules, 4 * schedules, order), (5 * schedules, 40 * schedules, own)]
+        for first, count, configs in rounds:
+            for config in configs:
                 kind, text = check(tree, config, build, first, count, cxx)
                 found = kind, text.replace(f"{tree}/", "").strip()
                 if kind != "clean" and (mutant is None or kind in mutant.kinds):
