@@ -3,7 +3,7 @@
 
 #include "emulator/formats.h"
 #include "plan/kernel_config.h"
-#include "sm90/launch.cuh"
+#include "sm90/math.cuh"
 
 #define HOPFILL_STREAMING_KERNEL(threads, blocks)
 
@@ -30,8 +30,8 @@ template <Elem E>
 HOPFILL_INLINE void unpack2(u32 v, float& lo, float& hi) {
     static_assert(E == Elem::bf16 || E == Elem::f16);
     const auto low = static_cast<u16>(v), high = static_cast<u16>(v >> 16);
-    lo = E == Elem::bf16 ? emulator::from_bf16(low) : emulator::from_f16(low);
-    hi = E == Elem::bf16 ? emulator::from_bf16(high) : emulator::from_f16(high);
+    lo = E == Elem::bf16 ? emulator::from_bf16(low) : canonical(emulator::from_f16(low));
+    hi = E == Elem::bf16 ? emulator::from_bf16(high) : canonical(emulator::from_f16(high));
 }
 
 HOPFILL_INLINE void atomic_max(float* p, float v, Site at = Site::current()) {
@@ -40,7 +40,7 @@ HOPFILL_INLINE void atomic_max(float* p, float v, Site at = Site::current()) {
 
 HOPFILL_INLINE void renew(u32&) {}
 
-HOPFILL_INLINE float divide(float a, float b) { return a / b; }
-HOPFILL_INLINE float reciprocal(float a) { return 1 / a; }
+HOPFILL_INLINE float divide(float a, float b) { return canonical(a / b); }
+HOPFILL_INLINE float reciprocal(float a) { return canonical(1 / a); }
 
 }  // namespace hopfill::sm90
