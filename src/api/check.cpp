@@ -116,8 +116,9 @@ Outcome run_case(const Case& c, Target& target, const RunOptions& options) {
     std::vector<std::byte> first_o, first_lse;
     for (int schedule = 0; schedule < std::max(1, options.schedules); ++schedule) {
         if (auto r = run_once(b, target, tensors, c.seed + static_cast<std::uint64_t>(schedule)); !r) {
-            // The emulator holds the kernels that it was compiled with; the other backends owe every case an answer.
-            return failed(r.error(), target.backend() == Backend::emulated);
+            // The sm90 kernels do not take all that the API does (mixed dtypes, negative scales), and the emulator holds those that it was compiled
+            // with: a refusal is no wrong answer, and it is counted. cpu and oracle owe every case an answer.
+            return failed(r.error(), target.backend() == Backend::emulated || target.backend() == Backend::sm90);
         }
         if (schedule == 0) {
             judge(c, b, options, outcome);

@@ -57,9 +57,9 @@ Result<DeviceInfo> device(int ordinal) {
 Result<int> current_ordinal() {
     const auto cu = driver();
     if (!cu) return cu.error();
-    CUdevice ordinal = 0;
-    if ((*cu)->cuCtxGetDevice(&ordinal) == 0) return ordinal;
+    // First, as cuCtxGetDevice without a context is an error in the eyes of compute-sanitizer.
     if (auto context = current_context(**cu); !context) return context.error();
+    CUdevice ordinal = 0;
     if (auto r = (*cu)->check((*cu)->cuCtxGetDevice(&ordinal), "cuCtxGetDevice"); !r) return r.error();
     return ordinal;
 }
