@@ -13,7 +13,7 @@ if [[ -z $programs ]]; then
         [[ -x $folder/hopfill_gpu_tests ]] && programs=$folder && break
     done
 fi
-[[ -n $programs ]] || { echo "device-check: no hopfill_gpu_tests; run ./dev build where there is a compiler, and carry build/gpu here" >&2; exit 2; }
+[[ -n $programs ]] || { echo "device-check: no hopfill_gpu_tests; run './dev build all' where there is a compiler, and carry build/gpu here" >&2; exit 2; }
 tests=$programs/hopfill_gpu_tests
 mkdir -p "$out"
 
