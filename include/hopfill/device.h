@@ -13,6 +13,7 @@ Result<void*> allocate(std::size_t bytes);
 /// Frees what allocate() gave; null is ignored.
 void release(void* memory);
 
+/// Copies `bytes` bytes; the copy is complete, for every stream, when they return.
 Result<void> upload(void* to_device, const void* from_host, std::size_t bytes);
 Result<void> download(void* to_host, const void* from_device, std::size_t bytes);
 

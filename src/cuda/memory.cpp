@@ -30,7 +30,10 @@ void release(void* memory) {
 Result<void> upload(void* to_device, const void* from_host, std::size_t bytes) {
     const auto cu = ready();
     if (!cu) return cu.error();
-    return (*cu)->check((*cu)->cuMemcpyHtoD(reinterpret_cast<CUdeviceptr>(to_device), from_host, bytes), "cuMemcpyHtoD");
+    if (auto r = (*cu)->check((*cu)->cuMemcpyHtoD(reinterpret_cast<CUdeviceptr>(to_device), from_host, bytes), "cuMemcpyHtoD"); !r) return r;
+    // From pageable memory cuMemcpyHtoD returns when the last piece is staged, not when it has arrived: streams that do not wait for the default one
+    // would overtake it.
+    return (*cu)->check((*cu)->cuStreamSynchronize(nullptr), "cuStreamSynchronize");
 }
 
 Result<void> download(void* to_host, const void* from_device, std::size_t bytes) {
