@@ -96,7 +96,11 @@ def test_report_rewrites_readme_between_its_markers(tmp_path, monkeypatch):
     for name in ("headline", "throughput", "ragged"):
         assert f"h100-80gb-hbm3-{name}.png" in text and (folder / f"h100-80gb-hbm3-{name}.png").stat().st_size < 500_000
     again = text
-    monkeypatch.setattr(report, "plot", lambda *_: [f"h100-80gb-hbm3-{grid}.png" for grid in ("headline", "ragged", "throughput")])
+
+    def drawn(rows, cases, dtype, slug, folder):
+        return [f"{slug}{'-fp8' if dtype == 'e4m3' else ''}-{grid}.png" for grid in ("headline", "ragged", "throughput")]
+
+    monkeypatch.setattr(report, "plot", drawn)
     assert report.main(["--results", str(folder)]) == 0 and readme.read_text() == again
 
 

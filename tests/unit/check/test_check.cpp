@@ -226,7 +226,7 @@ TEST(CheckFaults, BitsThatChangeWithTheSchedule) {
     EXPECT_THAT(run_text(kPacked, fault, 4).text, HasSubstr("other bits"));
 }
 
-TEST(CheckFaults, ErrorsFailAndOnlyTheEmulatorMaySkip) {
+TEST(CheckFaults, ErrorsFailAndOnlyBackendsThatRefuseMaySkip) {
     class Refuses : public Target {
     public:
         using Target::Target;
@@ -234,10 +234,11 @@ TEST(CheckFaults, ErrorsFailAndOnlyTheEmulatorMaySkip) {
             return Error{Code::unsupported, "head_dim", "no"};
         }
     };
-    Refuses cpu(Backend::cpu), emulated(Backend::emulated);
+    Refuses cpu(Backend::cpu), emulated(Backend::emulated), sm90(Backend::sm90);
     EXPECT_EQ(run_case(*parse_case(kPacked), cpu).status, Status::failed);
     EXPECT_EQ(run_case(*parse_case(kPacked), cpu).text, "head_dim: no");
     EXPECT_EQ(run_case(*parse_case(kPacked), emulated).status, Status::skipped);
+    EXPECT_EQ(run_case(*parse_case(kPacked), sm90).status, Status::skipped);
 }
 
 TEST(CheckFaults, RowsThatAreNotJudgedAreScanned) {
