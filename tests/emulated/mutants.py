@@ -137,7 +137,7 @@ class Mutant:
         return None
 
     def __str__(self):
-        return f"{self.file}:{self.line}: {self.rule}: {self.before.strip()}  ->  {self.after.strip() or 'nothing'}"
+        return f"{self.file}:{self.line}: {self.rule}: {self.before.strip()}  ->  {self.after.strip().removeprefix(';') or 'nothing'}"
 
 
 def sources():
@@ -162,6 +162,8 @@ def find_mutants():
                         if new == "":
                             new = "{}" if code[start:start + match.start()].rstrip().endswith((")", "else")) else ""
                         after = code[:start + match.start()] + new + code[start + match.end():]
+                        # A statement alone on its line may be all that an `if` of the line before has.
+                        after = after if after.strip() else after + ";"
                         found.append(Mutant(relative, number, rule, line, after, kinds))
     unique = {}
     for m in found:
