@@ -100,8 +100,8 @@ RULES = [
     ("counter not reset", r"sm90::store_global\(params\.work_counter[^;]*\);", [""], {"work-counter"}),
 ]
 
-# Mutants that do what the program does, in every schedule, on every input: file, start of the line, rule, part of the mutated line; proof. Their
-# machine code differs, so each proof is an argument; a full run also looks for a schedule that refutes it.
+# Mutants that do what the program does, in every schedule, on every input: file, start of the line (or it and the one above, whole), rule, part of
+# the mutated line; proof. Their machine code differs, so each proof is an argument; a full run also looks for a schedule that refutes it.
 EQUIVALENT = [
     ("prefill/consumer.cuh", "            release(v);", "stage release removed", "",
      "this arrival follows the warpgroup's last read of V, of the last block that was loaded. The producer waits for an empty slot only before a"
@@ -110,10 +110,13 @@ EQUIVALENT = [
      "it orders the elected lane's initialisation of barriers before what its warp does up to the block's barrier. Of the warp only the elected lane"
      " touches barriers there, and elect.sync elects the same lane for the same mask (PTX ISA 9.7.13.15); elect.sync, shuffles and votes wait for"
      " all lanes by themselves"),
-    ("prefill/mainloop.cuh", "        sm90::sync_warp();", "warp barrier removed", "",
+    ("mainloop.cuh", "        sm90::sync_warp();", "warp barrier removed", "",
      "slot j % 4 is written again by publish(j + 4), which the producer comes to after load_q(j + 3). That waits for every warp's release of the Q of"
      " job j + 1 or j + 2 (two or one Q slots), which each leader lane makes after job j's epilogue, whose named barriers follow all lanes' reads of"
      " slot j"),
+    ("prefill_fp8/transpose.cuh", "sm90::load_shared(&job->kv_len)};\nsm90::sync_warp();", "warp barrier removed", "",
+     "as above: the Q of job j + 1 is released after the products with job j's V^T, which a transposing warp arrives for behind another barrier of"
+     " its lanes, after their reads of slot j"),
     ("prefill/producer.cuh", "        jobs.wait_empty();", "mbarrier wait removed", "",
      "publish(j + 4) comes after load_q(j + 3), which waits for every warp's release of the Q of job j + 1 or later. A warp makes it after its"
      " arrival for job j at job_empty, which follows all its reads of slot j, so this wait never waits and orders nothing more. The transposing"
@@ -127,12 +130,14 @@ EQUIVALENT = [
 
 
 class Mutant:
-    def __init__(self, file, line, rule, before, after, kinds):
+    def __init__(self, file, line, rule, previous, before, after, kinds):
         self.file, self.line, self.rule, self.before, self.after, self.kinds = file, line, rule, before, after, kinds
+        self.both = f"{previous.strip()}\n{before.strip()}"  # with the line above
 
     def equivalent(self):
         for file, part, rule, after, proof in EQUIVALENT:
-            if str(self.file).endswith(file) and self.before.startswith(part) and rule == self.rule and after in self.after:
+            here = self.both == part if "\n" in part else self.before.startswith(part)
+            if str(self.file).endswith(file) and here and rule == self.rule and after in self.after:
                 return proof
         return None
 
@@ -149,7 +154,8 @@ def sources():
 def find_mutants():
     found = []
     for path, relative in sources():
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines, 1):
             code = line.split("//")[0]
             if re.match(r"\s*(HOPFILL_INLINE )?(static )?(void|bool) \w+\(", code) and "{" not in code:
                 continue
@@ -164,7 +170,7 @@ def find_mutants():
                         after = code[:start + match.start()] + new + code[start + match.end():]
                         # A statement alone on its line may be all that an `if` of the line before has.
                         after = after if after.strip() else after + ";"
-                        found.append(Mutant(relative, number, rule, line, after, kinds))
+                        found.append(Mutant(relative, number, rule, lines[number - 2] if number > 1 else "", line, after, kinds))
     unique = {}
     for m in found:
         unique.setdefault((str(m.file), m.line, m.after), m)
