@@ -96,8 +96,8 @@ bool fits(const KernelConfig& c, const AttentionProblem& p) {
 
 // Heads whose tiles run together: their K and V share L2 (0.64 of it: 32 of an H100's 50 MB), and no more heads of 4 tiles than make a wave (33 on
 // an H100), so that short sequences ask device memory for new heads steadily rather than in bursts (measured: 346 against 304 TFLOP/s at 32 x 512
-// causal). Of 4 to 7 tiles a sequence two waves: 2 x 512 causal is then one group, in which the longest tiles of all heads come first (12.5 us against
-// 14.1), 32 x 512 gains 2% and 4 x 512 1%; at 8 tiles (16 x 1024) more heads than 44 lose.
+// causal). Of 4 to 7 tiles a sequence two waves: 2 x 512 causal is then one group, in which the longest tiles of all heads come first (12.5 us
+// against 14.1), 32 x 512 gains 2% and 4 x 512 1%; at 8 tiles (16 x 1024) more heads than 44 lose.
 std::int64_t heads_per_group(const KernelConfig& c, const AttentionProblem& p, const DeviceInfo& device) {
     const std::int64_t kv_bytes = std::max<std::int64_t>(1, 2 * p.max_seqlen_kv * c.head_dim * elem_bytes(c.elem));
     const std::int64_t group = p.heads / p.kv_heads;
