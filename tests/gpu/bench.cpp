@@ -27,15 +27,16 @@ namespace hopfill::gpu {
 namespace {
 
 constexpr const char* kUsage =
-    "usage: hopfill_gpu_bench [--variants REGEX] [--rounds N] [--json FILE] [--no-check] [--programmatic] [--pause MS] [--list] [--file FILE] "
+    "usage: hopfill_gpu_bench [--variants REGEX] [--sms N] [--rounds N] [--json FILE] [--no-check] [--programmatic] [--pause MS] [--list] [--file FILE] "
     "PROBLEM...\n"
     "  PROBLEM   'bf16 d128 h32/8 b4 s4096 causal' (kv8192, packed, len=100,200, lse); a FILE has one a line\n"
-    "  --variants  also kernels that the planner does not choose: all whose name has a match; without it the planner's own\n";
+    "  --variants  also kernels that the planner does not choose: all whose name has a match; without it the planner's own\n"
+    "  --sms       plans as for a GPU of N multiprocessors (78: an H20), no more of which are used than the blocks of a grid\n";
 
 struct Arguments {
     std::string variants, json, state;
     std::vector<std::string> problems;
-    int rounds = 7, pause_ms = 0;
+    int rounds = 7, pause_ms = 0, sms = 0;
     bool check = true, programmatic = false, list = false;
 };
 
@@ -60,6 +61,8 @@ bool parse(int count, char** words, Arguments& a) {
             a.state = words[i];
         } else if (word == "--rounds") {
             a.rounds = std::max(1, std::atoi(words[i]));
+        } else if (word == "--sms") {
+            a.sms = std::max(1, std::atoi(words[i]));
         } else if (word == "--pause") {
             a.pause_ms = std::atoi(words[i]);
         } else if (word == "--file") {
@@ -171,7 +174,8 @@ double host_time(const planner::LaunchSpec& spec, bool programmatic) {
     return cuda::median(us);
 }
 
-void report(const BenchProblem& b, std::vector<Row>& rows, const Arguments& a) {
+// `chosen`: the planner's kernel, or nothing.
+void report(const BenchProblem& b, std::vector<Row>& rows, const std::string& chosen, const Arguments& a) {
     std::ranges::sort(rows, {}, [](const Row& r) { return cuda::median(r.us); });
     std::ofstream json;
     if (!a.json.empty()) json.open(a.json, std::ios::app);
@@ -179,13 +183,14 @@ void report(const BenchProblem& b, std::vector<Row>& rows, const Arguments& a) {
     for (const Row& r : rows) {
         const double us = cuda::median(r.us), spread = *std::ranges::max_element(r.us) - *std::ranges::min_element(r.us),
                      tflops = b.flops() / us * 1e-6;
-        fmt::print("  {:46} {:>10.2f} us  +-{:>6.2f}  {:>7.1f} TFLOP/s  {:>5.3f}  host {:.1f} us  x{}\n", r.candidate.name, us, spread, tflops,
-                   best / us, r.host_us, r.timer.launches());
+        fmt::print("  {:46} {:>10.2f} us  +-{:>6.2f}  {:>7.1f} TFLOP/s  {:>5.3f}  host {:.1f} us  x{}{}\n", r.candidate.name, us, spread, tflops,
+                   best / us, r.host_us, r.timer.launches(), r.candidate.name == chosen ? "  chosen" : "");
         if (json)
             json
                 << fmt::format(
-                       R"({{"problem": "{}", "kernel": "{}", "us": {:.3f}, "us_spread": {:.3f}, "tflops": {:.2f}, "host_us": {:.2f}, "rounds": {}}})",
-                       b.text, r.candidate.name, us, spread, tflops, r.host_us, r.us.size())
+                       R"({{"problem": "{}", "kernel": "{}", "us": {:.3f}, "us_spread": {:.3f}, "tflops": {:.2f}, "host_us": {:.2f}, "rounds": {}, )"
+                       R"("sms": {}, "chosen": {}}})",
+                       b.text, r.candidate.name, us, spread, tflops, r.host_us, r.us.size(), a.sms, r.candidate.name == chosen)
                 << '\n';
     }
     std::fflush(stdout);
@@ -234,7 +239,8 @@ void bench(const BenchProblem& b, BenchTensors& memory, const DeviceInfo& device
         }
     }
     stop_watching();
-    report(b, rows, a);
+    const auto chosen = planner::choose(b.problem, device);
+    report(b, rows, chosen ? chosen->kernel : "", a);
 }
 
 // One block of one thread that does nothing: what a launch costs.
@@ -261,7 +267,7 @@ int child(const Arguments& a) {
     State state(a.state);
     cuda::add_catalogue(tuning_catalogue());
     watch("opening the GPU", std::chrono::seconds(60));
-    const auto device = cuda::current_device();
+    auto device = cuda::current_device();
     stop_watching();
     if (!device) {
         fmt::print("no GPU: {}\n", device.error().text());
@@ -272,6 +278,7 @@ int child(const Arguments& a) {
         time_empty_kernel();
         state.add("done", "header");
     }
+    if (a.sms > 0) device->num_sms = std::min(device->num_sms, a.sms);
     BenchTensors memory;
     for (std::size_t i = 0; i < a.problems.size(); ++i) {
         if (state.has("done", std::to_string(i))) continue;
