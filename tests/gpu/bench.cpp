@@ -27,8 +27,8 @@ namespace hopfill::gpu {
 namespace {
 
 constexpr const char* kUsage =
-    "usage: hopfill_gpu_bench [--variants REGEX] [--sms N] [--rounds N] [--json FILE] [--no-check] [--programmatic] [--pause MS] [--list] [--file FILE] "
-    "PROBLEM...\n"
+    "usage: hopfill_gpu_bench [--variants REGEX] [--sms N] [--rounds N] [--json FILE] [--no-check] [--programmatic] [--pause MS] [--list] "
+    "[--file FILE] PROBLEM...\n"
     "  PROBLEM   'bf16 d128 h32/8 b4 s4096 causal' (kv8192, packed, len=100,200, lse); a FILE has one a line\n"
     "  --variants  also kernels that the planner does not choose: all whose name has a match; without it the planner's own\n"
     "  --sms       plans as for a GPU of N multiprocessors (78: an H20), no more of which are used than the blocks of a grid\n";
