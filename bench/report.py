@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""README's tables and plots, from bench/results.
+"""The tables and plots of bench/results: all in its README.md, the headline and a summary in the repository's.
 
-report.py                 rewrites README.md between its bench markers, and bench/results/<gpu>-<grid>.png (FP8: <gpu>-fp8-<grid>.png)
+report.py                 rewrites README.md between its bench markers, bench/results/README.md, and bench/results/<gpu>-<grid>.png
+                          (FP8: <gpu>-fp8-<grid>.png)
 report.py --merge FILES   first takes rows of runs made elsewhere (each replaces all rows of its grid and dtype)
 report.py --print         tables and goals to the terminal only
 """
@@ -21,6 +22,12 @@ from results import Row
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- bench:begin (made by bench/report.py) -->", "<!-- bench:end -->"
+FULL = """# Results
+
+Every point of `bench/grids.json`, with the goals that it is held to, made by `bench/report.py` from the `.jsonl` files here: one line for each
+(grid, case, implementation), with its time, spread, kernel and evidence key, or a note that says why there is none. Random inputs, graph replay,
+all implementations in turn on one GPU, a matrix product of 8192^3 (GEMM) in every round."""
+MORE = "Every point in TFLOP/s, ragged batches, FP8 accuracy, host times and versions: [bench/results](bench/results/README.md)."
 DASH = "–"
 ACCURACY = "accuracy-"  # before the name of a GPU's file: accuracy.py's rows
 
@@ -105,6 +112,19 @@ def host_table(rows: list[Row], cases: list[Case]) -> str:
     return f"Host time of a call ({case.case}, from Python), µs: " + ", ".join(f"{'Hopfill' if i == OURS else i} {us:.1f}" for us, i in timed) + "."
 
 
+def summary_table(rows: list[Row], cases: list[Case]) -> str | None:
+    """Our speed over the best peer's: a line for each kind of head and mask, a column for each split of the tokens; None without peers."""
+    shares: dict[str, dict[str, str]] = {}
+    for case in cases:
+        by_impl = rows_of(rows, case)
+        peers = [r["us"] for i, r in by_impl.items() if i not in NOT_PEERS and usable(r)]
+        if OURS in by_impl and usable(by_impl[OURS]) and peers:
+            split, kind = case.case.split(" ", 1)
+            shares.setdefault(kind, {})[split] = f"{min(peers) / by_impl[OURS]['us']:.2f}"
+    splits = [s for s in dict.fromkeys(c.case.split()[0] for c in cases) if any(s in of for of in shares.values())]
+    return table(["", *splits], [[kind, *(of.get(s, DASH) for s in splits)] for kind, of in shares.items()]) if shares else None
+
+
 def means_table(points: list[PointResult], rows: list[Row]) -> str:
     """Geometric mean of each implementation's speed over the fastest one's of each point, ours included."""
     shares: dict[str, list[float]] = {}
@@ -129,6 +149,35 @@ def goals_table(points: list[PointResult]) -> str:
     return table(["goal", "target", "worst point, or mean", ""], lines)
 
 
+def dtype_brief(rows: list[Row], cases: list[Case], dtype: str) -> list[str]:
+    """What README shows of one dtype: the headline, the summary, the means; [] where nothing of it was timed beside a peer."""
+    name = DTYPE_NAMES[dtype]
+    headline, throughput = ([c for c in cases if c.grid == grid and c.dtype == dtype] for grid in ("headline", "throughput"))
+    timed = {(r["grid"], r["case"]) for r in rows if r["dtype"] == dtype and usable(r)}
+    parts = []
+    if any((c.grid, c.case) in timed for c in headline):
+        parts += [f"Llama-2-7B (32 heads, head dimension 128, causal, {name}), µs by graph replay:", headline_table(rows, headline)]
+    if summary := summary_table(rows, throughput):
+        note = "; cuDNN writes E4M3, the others BF16" if dtype == "e4m3" else ""
+        parts += [f"{name}, speed over the best peer's at each point, 16k tokens (and more) in every split{note}:", summary]
+        points = [p for p in point_results(rows, cases, dtype) if p.rows]
+        parts += [f"All {name} points:", means_table(points, rows)]
+    return parts
+
+
+def title(rows: list[Row]) -> str:
+    dates = sorted({r["date"][:10] for r in rows})
+    return f"{rows[0]['gpu']}, {dates[0] if dates[0] == dates[-1] else dates[0] + ' to ' + dates[-1]}"
+
+
+def gpu_brief(rows: list[Row], cases: list[Case], plots: dict[str, list[str]]) -> str:
+    parts = [f"#### {title(rows)}"]
+    for dtype in DTYPE_NAMES:
+        parts += dtype_brief(rows, cases, dtype)
+        parts += [f"![{p}](bench/results/{p})" for p in plots.get(dtype, []) if "throughput" in p]
+    return "\n\n".join(parts)
+
+
 def dtype_section(rows: list[Row], cases: list[Case], dtype: str, plots: list[str]) -> list[str]:
     """Tables, goals and plots of one dtype; [] where nothing of it was timed."""
     name = DTYPE_NAMES[dtype]
@@ -144,27 +193,29 @@ def dtype_section(rows: list[Row], cases: list[Case], dtype: str, plots: list[st
             headline_table(rows, of["headline"]),
             host_table(rows, of["headline"]),
         ]
-    title = f"{name}, TFLOP/s" + ("; cuDNN writes E4M3, the others BF16" if dtype == "e4m3" else "")
-    for grid, what in (("throughput", f"{title}; 16k tokens in every split:"), ("ragged", f"Ragged batches, {title}:")):
+    unit = f"{name}, TFLOP/s" + ("; cuDNN writes E4M3, the others BF16" if dtype == "e4m3" else "")
+    for grid, what in (("throughput", f"{unit}; 16k tokens in every split:"), ("ragged", f"Ragged batches, {unit}:")):
         if grid in present:
             parts += [what, throughput_table(rows, of[grid])]
+    summary = summary_table(rows, of["throughput"])
+    if summary:
+        parts += [f"{name}, Hopfill's speed over the best peer's at each point, by batch x tokens:", summary]
     missing = [c for cases_of in of.values() for c in cases_of if not any(usable(r) for r in rows_of(rows, c).values())]
     if missing:
         parts.append(f"{len(missing)} points of these grids were not run ({missing[0].case} to {missing[-1].case}): their rows say why.")
     if any(p.peers for p in points):
         parts += [f"All {name} points:", means_table(points, rows)]
-    return [*parts, f"Goals, {name}:", goals_table(points), *(f"![{p}](bench/results/{p})" for p in plots)]
+    return [*parts, f"Goals, {name}:", goals_table(points), *(f"![{p}]({p})" for p in plots)]
 
 
 def gpu_section(rows: list[Row], cases: list[Case], plots: dict[str, list[str]], accuracy: list[Row] = ()) -> str:
-    dates = sorted({r["date"][:10] for r in rows})
     unverified = sum(1 for r in rows if r["impl"] in NAMES and usable(r) and not r["key"])
     versions = dict(sorted({family(r["impl"]): r["version"] for r in rows if r["version"] and r["impl"] not in NOT_PEERS}.items()))
-    parts = [f"#### {rows[0]['gpu']}, {dates[0] if dates[0] == dates[-1] else dates[0] + ' to ' + dates[-1]}"]
+    parts = [f"## {title(rows)}"]
     for dtype in DTYPE_NAMES:
         parts += dtype_section(rows, cases, dtype, plots.get(dtype, []))
     if accuracy:
-        parts += [accuracy_report.section(accuracy), *(f"![{p}](bench/results/{p})" for p in plots.get("accuracy", []))]
+        parts += [accuracy_report.section(accuracy), *(f"![{p}]({p})" for p in plots.get("accuracy", []))]
     parts.append("Versions: " + "; ".join(f"{k}: {v}" for k, v in versions.items()) + ".")
     if unverified:
         parts.append(f"{unverified} rows of ours were timed with a kernel whose machine code has no key in the catalogue.")
@@ -236,7 +287,7 @@ def main(argv: list[str]) -> int:
             results.write(into, results.read(file))
             continue
         results.write(into, results.replace(results.read(into), results.read(file)))
-    cases, sections = load(), []
+    cases, sections, briefs = load(), [], []
     for path in sorted(options.results.glob("*.jsonl")):
         if path.name.startswith(ACCURACY):
             continue
@@ -249,10 +300,11 @@ def main(argv: list[str]) -> int:
             drawn = accuracy_report.plot(accuracy, path.stem, options.results) if accuracy else None
             plots["accuracy"] = [drawn] if drawn else []
         sections.append(gpu_section(rows, cases, plots, accuracy))
+        briefs.append(gpu_brief(rows, cases, plots))
     if not sections:
         print("report: no timed rows in", options.results, file=sys.stderr)
         return 1
-    text = "\n\n".join(sections)
+    text = "\n\n".join([FULL, *sections]) + "\n"
     if options.only_print:
         print(text)
         return 0
@@ -261,8 +313,9 @@ def main(argv: list[str]) -> int:
         print(f"report: README.md lacks the markers {BEGIN} and {END}", file=sys.stderr)
         return 2
     before, rest = readme.split(BEGIN, 1)
-    README.write_text(before + BEGIN + "\n\n" + text + "\n\n" + END + rest.split(END, 1)[1])
-    print(f"README.md rewritten from {len(sections)} GPU(s)")
+    README.write_text(before + BEGIN + "\n\n" + "\n\n".join(briefs) + "\n\n" + MORE + "\n\n" + END + rest.split(END, 1)[1])
+    (options.results / "README.md").write_text(text)
+    print(f"README.md and {options.results.name}/README.md rewritten from {len(sections)} GPU(s)")
     return 0
 
 

@@ -91,10 +91,14 @@ def test_report_rewrites_readme_between_its_markers(tmp_path, monkeypatch):
     assert report.main(["--results", str(folder), "--merge", str(elsewhere)]) == 0
     text = readme.read_text()
     assert text.startswith("# Title\n") and text.endswith("\n\nafter\n") and "old" not in text
-    assert "| 1x512 | 13.3 | 12.3 |" in text and "**" not in text
-    assert "NVIDIA H100 80GB HBM3, 2026-11-23" in text and "8x2k h8/8 hd256 full" in text
+    full = (folder / "README.md").read_text()
+    assert "| 1x512 | 13.3 | 12.3 |" in text and "**" not in text and "| h8/8 hd256 full | 1.50 | 1.50 | 1.50 | 1.50 | 1.50 | 1.50 | – | – |" in text
+    assert "(bench/results/h100-80gb-hbm3-throughput.png)" in text
+    for where in (text, full):
+        assert "NVIDIA H100 80GB HBM3, 2026-11-23" in where
+    assert "8x2k h8/8 hd256 full" in full and "8x2k h8/8 hd256 full" not in text
     for name in ("headline", "throughput", "ragged"):
-        assert f"h100-80gb-hbm3-{name}.png" in text and (folder / f"h100-80gb-hbm3-{name}.png").stat().st_size < 500_000
+        assert f"(h100-80gb-hbm3-{name}.png)" in full and (folder / f"h100-80gb-hbm3-{name}.png").stat().st_size < 500_000
     again = text
 
     def drawn(rows, cases, dtype, slug, folder):
