@@ -171,7 +171,7 @@ void draw_fp8(Rng rng, Case& c) {
     }
     c.head_dim = std::max<std::int64_t>(16, c.head_dim / 16 * 16);
     if (c.scale && *c.scale < 0) c.scale.reset();
-    c.v_transposed = !c.packed && rng.one_in(3);
+    c.v_transposed = rng.one_in(3);
     const auto kind = [&](std::int64_t last) { return static_cast<ScaleKind>(rng.between(0, last)); };
     c.q_scale = mixed ? ScaleKind::none : kind(4);
     c.k_scale = kind(4);

@@ -58,11 +58,11 @@ Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOption
     if (!context) return context.error();
     const auto function = find_function(cu, *context, spec.config);
     if (!function) return function.error();
-    PrefillFp8Params params = spec.params;
-    if (auto r = encode(cu, spec.q, "q", params.q); !r) return r;
-    if (auto r = encode(cu, spec.k, "k", params.k); !r) return r;
-    if (auto r = encode(cu, spec.v, "v", params.v); !r) return r;
-    if (auto r = encode(cu, spec.o, "o", params.o); !r) return r;
+    PrefillVtParams params = spec.params;
+    for (const auto& [tensor, from, to] : spec.maps()) {
+        if (tensor == nullptr) continue;
+        if (auto r = encode(cu, *from, tensor, params.*to); !r) return r;
+    }
     const auto cu_stream = static_cast<CUstream>(stream);
     if (spec.config.dynamic) {
         const auto counter = work_counter(cu, *context, cu_stream);

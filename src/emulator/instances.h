@@ -7,7 +7,7 @@
 
 namespace hopfill::emulator {
 
-using KernelFunction = void (*)(const PrefillFp8Params&);
+using KernelFunction = void (*)(const PrefillVtParams&);
 
 constexpr int kParts = 8;
 // Row `part` + kParts * i of both tables, or null past their end.

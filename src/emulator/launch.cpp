@@ -39,18 +39,21 @@ std::size_t extent(const TensorView& t) {
 }  // namespace
 
 Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options) {
-    PrefillFp8Params params = spec.params;
-    for (const auto& [map, from, name] : {std::tuple{&params.q, &spec.q, "q"}, std::tuple{&params.k, &spec.k, "k"},
-                                          std::tuple{&params.v, &spec.v, "v"}, std::tuple{&params.o, &spec.o, "o"}}) {
+    PrefillVtParams params = spec.params;
+    for (const auto& [name, from, to] : spec.maps()) {
+        if (name == nullptr) continue;
         Result<TensorMap> encoded = encode(*from);
         if (!encoded) return Error{encoded.error().code, fmt::format("{}.{}", name, encoded.error().argument), encoded.error().message};
-        *map = *encoded;
+        params.*to = *encoded;
     }
     const bool packed = spec.config.packed;
+    // Every second row of k from the first on, and from the second.
+    std::size_t odd_rows = 0;
+    if (v_direct(spec.config)) odd_rows = reinterpret_cast<u64>(spec.k_odd.base) - reinterpret_cast<u64>(spec.k.base) + extent(spec.k_odd, false, 0);
     Launch launch{spec.grid, spec.threads, spec.shared_bytes, 0, {}};
     launch.buffers = {{"q", spec.q.base, extent(spec.q, packed, params.total_q), false},
-                      {"k", spec.k.base, extent(spec.k, packed, params.total_kv), false},
-                      {"v", spec.v.base, extent(spec.v, packed, params.total_kv), false},
+                      {"k", spec.k.base, std::max(extent(spec.k, packed, params.total_kv), odd_rows), false},
+                      {"v", spec.v.base, extent(spec.v, packed && !spec.config.v_transposed, params.total_kv), false},
                       {"o", spec.o.base, extent(spec.o, packed, params.total_q), true}};
     if (params.lse != nullptr) {
         const std::size_t rows =

@@ -37,6 +37,22 @@ Result<void> check_strides(const char* name, const Strides& s, DType dtype, bool
     return {};
 }
 
+// Of a transposed v: rows of tokens.
+Result<void> check_transposed_strides(const Strides& s, std::int64_t batch, std::int64_t seq, std::int64_t heads, std::int64_t head_dim) {
+    const struct {
+        const char* axis;
+        std::int64_t stride, extent;
+    } axes[] = {{"batch", s.batch, batch}, {"heads", s.head, heads}, {"head_dim", s.seq, head_dim}};
+    if (batch == 0 || seq == 0) return {};
+    for (const auto& a : axes) {
+        if (a.extent <= 1) continue;
+        if (a.stride % 16 != 0 || a.stride <= 0 || a.stride >= std::int64_t{1} << 39)
+            return unsupported(fmt::format("v.strides[{}]", a.axis),
+                               fmt::format("{} elements, v being transposed; TMA needs a positive multiple of 16 (bytes) below 2^39", a.stride));
+    }
+    return {};
+}
+
 Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
     if (device.num_sms <= 0) return unsupported("device", fmt::format("{} multiprocessors; at least 1 is needed", device.num_sms));
     if (device.sm_major != 9 || device.sm_minor != 0)
@@ -50,7 +66,6 @@ Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
     if (fp8 ? p.out_dtype != DType::f16 && p.out_dtype != DType::bf16 : p.out_dtype != p.dtype)
         return unsupported("o", fmt::format("dtype {} with {} inputs; the sm90 kernels write {}", name_of(p.out_dtype), name_of(p.dtype),
                                             fp8 ? "f16 and bf16" : "the inputs' dtype"));
-    if (p.v_transposed) return unsupported("v_transposed", "true; the sm90 kernels transpose v themselves");
     if (p.scale_block != 0 && p.scale_block != 64 && p.scale_block != 128)
         return unsupported("scale_block", fmt::format("{}; 64 and 128 are supported", p.scale_block));
     for (const auto& [name, scale] : {std::pair{"q_scale", &p.q_scale}, std::pair{"k_scale", &p.k_scale}, std::pair{"v_scale", &p.v_scale}})
@@ -75,7 +90,11 @@ Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
     const std::int64_t seq_q = p.packed ? p.tokens_q : p.max_seqlen_q, seq_kv = p.packed ? p.tokens_kv : p.max_seqlen_kv;
     if (auto r = check_strides("q", p.q, p.dtype, p.packed, batch, seq_q, p.heads); !r) return r;
     if (auto r = check_strides("k", p.k, p.kv_dtype, p.packed, batch, seq_kv, p.kv_heads); !r) return r;
-    if (auto r = check_strides("v", p.v, p.kv_dtype, p.packed, batch, seq_kv, p.kv_heads); !r) return r;
+    if (p.v_transposed) {
+        if (auto r = check_transposed_strides(p.v, batch, seq_kv, p.kv_heads, p.head_dim); !r) return r;
+    } else if (auto r = check_strides("v", p.v, p.kv_dtype, p.packed, batch, seq_kv, p.kv_heads); !r) {
+        return r;
+    }
     return check_strides("o", p.o, p.out_dtype, p.packed, batch, seq_q, p.heads);
 }
 
@@ -91,7 +110,8 @@ bool fits(const KernelConfig& c, const AttentionProblem& p) {
     // The families for short prompts are chosen by the size of the batch, and their bits are not the main family's.
     if (p.batch_invariant && (c.family == Family::prefill_short || c.family == Family::prefill_folded)) return false;
     return c.elem == elem_of(p.dtype) && c.out == elem_of(p.out_dtype) && c.packed == p.packed && (c.mask == Mask::causal) == p.causal &&
-           c.scale_block == p.scale_block && c.head_dim == class_of(p);
+           (c.scale_block == p.scale_block || (any_scale_block(c) && p.scale_block != 0)) && c.v_transposed == p.v_transposed &&
+           c.head_dim == class_of(p);
 }
 
 // Heads whose tiles run together: their K and V share L2 (0.64 of it: 32 of an H100's 50 MB), and no more heads of 4 tiles than make a wave (33 on

@@ -17,7 +17,8 @@ constexpr i32 clamp_high(i32 v, i32 high) { return v > high ? high : v; }
 //   prefill         every consumer warpgroup has its own 64 query rows; all read the same KV blocks
 //   prefill_short   the warpgroups share 64 query rows and split the KV blocks, each with its own ring; one merges what they found
 //   prefill_folded  as prefill; the two warpgroups' rows are not neighbours
-//   prefill_fp8     as prefill; V as TMA brings it waits in `v`, and what the products read, [head_dim, keys], is written to `vt` from there
+//   prefill_fp8     as prefill; V as TMA brings it waits in `v`, and what the products read, [head_dim, keys], is written to `vt` from there;
+//                   given transposed, it comes to `vt` at once, or ragged, at the nearest 16 bytes before its place, to `v`, with 16 keys more
 struct Geometry {
     i32 tile_m;           // query rows of a job
     i32 slab_columns;     // elements in 128 bytes
@@ -48,6 +49,17 @@ constexpr i32 kJobBytes = 32;
 // Two multipliers of k, two of v. (Not a variable: one more of those in a cubin, used or not, changes its key.)
 constexpr i32 scale_bytes() { return 16; }
 
+// Keys that TMA brings beside each block of a ragged V^T, which may start at any byte: unswizzled rows of them follow the block's. (A function, as is
+// scale_bytes().)
+constexpr i32 edge_keys() { return 16; }
+
+// Bytes of a V block as TMA brings it.
+constexpr i32 v_block_bytes(const KernelConfig& c, const Geometry& g) {
+    return c.v_transposed ? g.vt_block + (v_direct(c) ? 0 : c.head_dim * edge_keys()) : g.kv_block;
+}
+// From one V block of a ring to the next.
+constexpr i32 v_block_stride(const KernelConfig& c, const Geometry& g) { return round_up(v_block_bytes(c, g), 1024); }
+
 constexpr Geometry geometry(const KernelConfig& c) {
     const bool split = c.family == Family::prefill_short;
     const i32 row_groups = split ? 1 : c.consumers;
@@ -65,11 +77,11 @@ constexpr Geometry geometry(const KernelConfig& c) {
     g.merge_bytes = split ? 128 * 4 * (c.head_dim / 2 + 4) : 0;
     // prefill_fp8: V is read while the block before it is in the products; at hd256 one block as given leaves room for two transposed ones.
     const bool transposes = c.family == Family::prefill_fp8;
-    g.v_stages = !transposes ? c.stages : g.slabs > 1 ? 1 : 2;
-    g.vt_stages = transposes ? 2 : 0;
+    g.v_stages = !transposes ? c.stages : v_direct(c) ? 0 : g.slabs > 1 ? 1 : 2;
+    g.vt_stages = !transposes ? 0 : v_direct(c) && g.slabs == 1 ? 4 : 2;
     g.vt_block = ceil_div(c.tile_n, kSlabBytes) * c.head_dim * kSlabBytes;
     const i32 k_bytes = g.rings * c.stages * g.kv_block;
-    const i32 v_bytes = g.rings * g.v_stages * g.kv_block + g.vt_stages * g.vt_block;
+    const i32 v_bytes = g.rings * g.v_stages * v_block_stride(c, g) + g.vt_stages * g.vt_block;
     const i32 merges = split ? c.consumers - 1 : 0;
     // full and empty of: q per warpgroup and slot, k and v per ring and stage, vt per stage, job slots, merges.
     const i32 scales = c.scale_block != 0 ? g.vt_stages * scale_bytes() : 0;
@@ -81,7 +93,7 @@ constexpr Geometry geometry(const KernelConfig& c) {
     g.q = 0;
     g.k = g.q + g.q_slots * g.q_tile;
     g.v = g.k + k_bytes;
-    g.vt = g.v + g.rings * g.v_stages * g.kv_block;
+    g.vt = g.v + g.rings * g.v_stages * v_block_stride(c, g);
     g.o = g.v + v_bytes;
     g.merge = g.o + row_groups * g.o_staged * g.o_slab;
     g.jobs = g.merge + merges * g.merge_bytes;

@@ -19,7 +19,7 @@ enum class Family : u8 {
     prefill,        // one producer warp and two or three consumer warpgroups, persistent, K and V streamed (kernels/prefill)
     prefill_short,  // one wave of balanced job lists (kernels/prefill_short)
     prefill_folded, // causal: a job pairs a tile near the end of a prompt with one near its start, so that jobs are alike (kernels/prefill_folded)
-    prefill_fp8,    // e4m3 k and v: as prefill, with V transposed by the producer's warpgroup (kernels/prefill_fp8)
+    prefill_fp8,    // e4m3 k and v: as prefill, with V transposed by the producer's warpgroup or given so (kernels/prefill_fp8)
 };
 
 // A kernel, wholly. Every field changes the machine code; nothing else does.
@@ -36,9 +36,14 @@ struct KernelConfig {
     bool dynamic = false;     // jobs come from a counter in global memory rather than a fixed stride
     bool pingpong = false;    // named barriers let one consumer warpgroup issue its matrix products at a time
     i32 scale_block = 0;      // prefill_fp8: tokens that share a multiplier of q, k and v, 64 or 128; 0: all of a sequence
-    bool v_transposed = false;  // prefill_fp8: v comes as [batch, kv_heads, head_dim, seq]
+    bool v_transposed = false;  // prefill_fp8: v comes as [batch, kv_heads, head_dim, seq], packed [kv_heads, head_dim, tokens]
 
     constexpr bool operator==(const KernelConfig&) const = default;
 };
+
+// V^T as given is what the products read: TMA brings it to them. (Where a ragged sequence starts at any byte TMA cannot, and warps move it there.)
+constexpr bool v_direct(const KernelConfig& c) { return c.v_transposed && !c.packed; }
+// Multipliers by blocks of 64 tokens or of 128, as the launch says.
+constexpr bool any_scale_block(const KernelConfig& c) { return c.scale_block == 64 && (c.v_transposed || c.out == Elem::e4m3); }
 
 }  // namespace hopfill

@@ -59,10 +59,35 @@ constexpr bool has_mask(Family f, Mask m) {
     return f == Family::prefill_folded ? m == Mask::causal : f == Family::prefill_short ? m == Mask::full : true;
 }
 
+// The catalogue's kernels, one by one. Jobs of unequal length (causal, ragged) and of short prompts are drawn from a counter; equal ones are dealt.
+template <class F>
+constexpr void for_each_catalogued(F f) {
+    const auto config = [](const TileRow& r, Mask m, Elem out, bool packed) {
+        const bool fp8 = r.family == Family::prefill_fp8;
+        // (The dealing producer of three e4m3 warpgroups does not fit in its 32 registers.)
+        const bool dynamic = packed || m == Mask::causal || r.family == Family::prefill_short || (fp8 && r.consumers == 3);
+        return KernelConfig{r.family, fp8 ? Elem::e4m3 : out, out, m, r.head_dim, r.tile_n, r.stages, r.consumers, packed, dynamic, r.pingpong};
+    };
+    const auto has_layout = [](const TileRow& r, bool packed) { return r.layouts == Layouts::both || packed == (r.layouts == Layouts::packed); };
+    for (const TileRow& r : kTiles)
+        for (Mask m : kMasks)
+            for (Elem e : kElems)
+                for (const bool packed : kLayouts)
+                    if (has_mask(r.family, m) && has_layout(r, packed)) f(config(r, m, e, packed));
+    // V given transposed, at the head dimension that most models have.
+    for (const TileRow& r : kTiles)
+        for (Mask m : kMasks)
+            for (const bool packed : kLayouts) {
+                if (r.family != Family::prefill_fp8 || r.head_dim != 128 || !has_layout(r, packed)) continue;
+                KernelConfig c = config(r, m, Elem::bf16, packed);
+                c.v_transposed = true;
+                f(c);
+            }
+}
+
 constexpr i32 kernel_count() {
     i32 n = 0;
-    for (const TileRow& r : kTiles)
-        for (const Mask m : kMasks) n += !has_mask(r.family, m) ? 0 : r.layouts == Layouts::both ? 4 : 2;
+    for_each_catalogued([&](const KernelConfig&) { ++n; });
     return n;
 }
 
@@ -71,36 +96,42 @@ struct KernelTable {
     KernelConfig row[size];
 };
 
-// Jobs of unequal length (causal, ragged) and of short prompts are drawn from a counter; equal ones are dealt.
 constexpr KernelTable make_kernel_table() {
     KernelTable t{};
     i32 n = 0;
-    for (const TileRow& r : kTiles)
-        for (Mask m : kMasks)
-            for (Elem e : kElems)
-                for (const bool packed : kLayouts) {
-                    if (!has_mask(r.family, m)) continue;
-                    if (r.layouts != Layouts::both && packed != (r.layouts == Layouts::packed)) continue;
-                    // (The dealing producer of three e4m3 warpgroups does not fit in its 32 registers.)
-                    const bool dynamic = packed || m == Mask::causal || r.family == Family::prefill_short ||
-                                         (r.family == Family::prefill_fp8 && r.consumers == 3);
-                    const Elem elem = r.family == Family::prefill_fp8 ? Elem::e4m3 : e;
-                    t.row[n++] = {r.family, elem, e, m, r.head_dim, r.tile_n, r.stages, r.consumers, packed, dynamic, r.pingpong};
-                }
+    for_each_catalogued([&](const KernelConfig& c) { t.row[n++] = c; });
     return t;
 }
 
 constexpr KernelTable kKernelTable = make_kernel_table();
 
-// Kernels that the planner may choose and no build compiles for the GPU: their first use does. E4M3 with multipliers by block.
-constexpr i32 kScaleBlocks[] = {64, 128};
-
-// Three warpgroups leave no registers for a block's multipliers.
-constexpr bool has_scale_blocks(const KernelConfig& c) { return c.family == Family::prefill_fp8 && c.consumers == 2; }
+// Kernels that the planner may choose and no build compiles for the GPU: their first use does. E4M3 with multipliers by block, V given transposed
+// where the catalogue does not have it, and both, with one kernel for blocks of 64 tokens and of 128.
+template <class F>
+constexpr void for_each_first_use(F f) {
+    // Three warpgroups leave no registers for a block's multipliers, and pay most where the catalogue has them.
+    const auto is_base = [](const KernelConfig& c) { return c.family == Family::prefill_fp8 && c.consumers == 2 && !c.v_transposed; };
+    const auto with = [](KernelConfig c, bool v_transposed, i32 scale_block) {
+        c.v_transposed = v_transposed;
+        c.scale_block = scale_block;
+        return c;
+    };
+    const auto catalogued = [](const KernelConfig& wanted) {
+        for (const KernelConfig& c : kKernelTable.row)
+            if (c == wanted) return true;
+        return false;
+    };
+    for (const KernelConfig& c : kKernelTable.row)
+        for (const i32 block : {64, 128})
+            if (is_base(c)) f(with(c, false, block));
+    for (const KernelConfig& c : kKernelTable.row)
+        for (const i32 block : {0, 64})
+            if (is_base(c) && !catalogued(with(c, true, block))) f(with(c, true, block));
+}
 
 constexpr i32 first_use_count() {
     i32 n = 0;
-    for (const KernelConfig& c : kKernelTable.row) n += has_scale_blocks(c) ? 2 : 0;
+    for_each_first_use([&](const KernelConfig&) { ++n; });
     return n;
 }
 
@@ -112,12 +143,7 @@ struct FirstUseTable {
 constexpr FirstUseTable make_first_use_table() {
     FirstUseTable t{};
     i32 n = 0;
-    for (const KernelConfig& c : kKernelTable.row)
-        for (const i32 block : kScaleBlocks) {
-            if (!has_scale_blocks(c)) continue;
-            t.row[n] = c;
-            t.row[n++].scale_block = block;
-        }
+    for_each_first_use([&](const KernelConfig& c) { t.row[n++] = c; });
     return t;
 }
 

@@ -46,6 +46,33 @@ TensorMapSpec spec_of(const TensorView& t, const void* fallback, Elem elem, bool
     return s;
 }
 
+// Rows `first`, first + 2, ... of a dense k.
+TensorMapSpec every_second(TensorMapSpec s, std::uint64_t first) {
+    const std::uint64_t rows = s.size[2];
+    // Of one row there is no second; what is read in its place is masked.
+    if (rows > 1) s.base = static_cast<const char*>(s.base) + first * s.stride[1];
+    s.size[2] = std::max<std::uint64_t>(1, (rows + 1 - first) / 2);
+    s.stride[1] *= 2;
+    s.box[2] /= 2;
+    return s;
+}
+
+// v as [batch, kv_heads, head_dim, seq] or [kv_heads, head_dim, tokens], in boxes of a slab, or of `tokens`.
+TensorMapSpec transposed_spec_of(const TensorView& t, const void* fallback, const KernelConfig& c, int tokens) {
+    const std::size_t heads = c.packed ? 0 : 1, dim = heads + 1, seq = heads + 2;
+    const bool empty = t.elements() == 0;
+    const auto extent = [&](std::size_t i) { return static_cast<std::uint64_t>(std::max<std::int64_t>(1, t.shape[i])); };
+    const auto stride = [&](std::size_t i) { return empty ? 16 : stride_bytes(t.strides[i], t.shape[i], 1); };
+    TensorMapSpec s;
+    s.elem = c.elem;
+    s.swizzle = tokens == kSlabBytes ? Swizzle::b128 : Swizzle::none;
+    s.base = empty ? fallback : t.data;
+    s.size = {extent(seq), extent(dim), extent(heads), c.packed ? 1 : extent(0), 1};
+    s.stride = {stride(dim), stride(heads), c.packed ? 16 : stride(0), 16};
+    s.box = {static_cast<std::uint32_t>(tokens), static_cast<std::uint32_t>(c.head_dim), 1, 1, 1};
+    return s;
+}
+
 // Where a tensor's multipliers lie. `group` heads share an entry of those counted by KV head.
 Result<ScaleView> scale_view(const char* name, const TensorView& t, const ScaleLayout& layout, std::int64_t block_tokens, std::int64_t group) {
     ScaleView v{nullptr, 0, 0, 0, 0, 1};
@@ -94,7 +121,7 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     spec.shared_bytes = plan.shared_bytes;
     if (spec.grid == 0) return spec;
 
-    PrefillFp8Params& a = spec.params;
+    PrefillVtParams& a = spec.params;
     if (auto r = set_scales(a, p, t); !r) return r.error();
     a.lse = t.lse.present() ? static_cast<float*>(t.lse.data) : nullptr;
     a.cu_seqlens_q = p.packed ? static_cast<const i32*>(t.cu_seqlens_q.data) : nullptr;
@@ -114,9 +141,26 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
 
     spec.q = spec_of(t.q, t.q.data, c.elem, p.packed, kRowsPerWarpgroup);
     spec.k = spec_of(t.k, t.q.data, c.elem, p.packed, c.tile_n);
-    spec.v = spec_of(t.v, t.q.data, c.elem, p.packed, c.tile_n);
     spec.o = spec_of(t.o, t.q.data, c.out, p.packed, kRowsPerWarpgroup);
+    if (!c.v_transposed) {
+        spec.v = spec_of(t.v, t.q.data, c.elem, p.packed, c.tile_n);
+        return spec;
+    }
+    spec.v = transposed_spec_of(t.v, t.q.data, c, kSlabBytes);
+    if (c.packed) {
+        spec.v_edge = transposed_spec_of(t.v, t.q.data, c, edge_keys());
+    } else {
+        spec.k_odd = every_second(spec.k, 1);
+        spec.k = every_second(spec.k, 0);
+    }
     return spec;
+}
+
+std::array<LaunchSpec::Map, 5> LaunchSpec::maps() const {
+    using P = PrefillVtParams;
+    Map last;
+    if (config.v_transposed) last = config.packed ? Map{"v", &v_edge, &P::v_edge} : Map{"k", &k_odd, &P::k_odd};
+    return {Map{"q", &q, &P::q}, Map{"k", &k, &P::k}, Map{"v", &v, &P::v}, Map{"o", &o, &P::o}, last};
 }
 
 }  // namespace hopfill::planner

@@ -1,6 +1,7 @@
 // From a plan and tensors to what a backend launches: pure host code, the same for the GPU and the emulator.
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -11,14 +12,23 @@
 
 namespace hopfill::planner {
 
-// Everything of a launch but the encoded tensor maps, which need the driver (or the emulator): the backend encodes q, k, v, o into params.
+// Everything of a launch but the encoded tensor maps, which need the driver (or the emulator): the backend encodes all that maps() names into params.
 struct LaunchSpec {
     KernelConfig config;
-    PrefillFp8Params params{};   // params.work_counter is the backend's to set when config.dynamic
+    PrefillVtParams params{};    // params.work_counter is the backend's to set when config.dynamic
     TensorMapSpec q, k, v, o;
+    TensorMapSpec k_odd, v_edge; // config.v_transposed: k_odd of dense batches, v_edge of packed ones
     int grid = 0;                // blocks; 0 means that there is nothing to compute
     int threads = 0;
     int shared_bytes = 0;
+
+    struct Map {
+        const char* tensor = nullptr;
+        const TensorMapSpec* from = nullptr;
+        TensorMap PrefillVtParams::*to = nullptr;
+    };
+    // The last is empty where the kernel has four.
+    std::array<Map, 5> maps() const;
 };
 
 // "prefill_bf16_hd128_causal_m128n128s2": every field of the config, no two configs alike.

@@ -38,12 +38,28 @@ struct ScaleView {
     i32 heads_per_entry;      // q: consecutive query heads that share an entry (1, or heads_per_kv_head); k and v: 1
 };
 
-// prefill_fp8. Kernels of the other families read its first part alone, so a launch of any family passes this.
+// prefill_fp8.
 struct PrefillFp8Params : PrefillParams {
     ScaleView q_scale, k_scale, v_scale;
     const float* v_channel_scale;   // [kv_heads, head_dim] with a row stride of v_channel_stride, beside v_scale, or null
     i32 v_channel_stride;
     i32 channels;                   // head_dim of the problem: what v_channel_scale has
+};
+
+// KernelConfig::v_transposed; other kernels read its first part alone, or of that the first, so a launch of any of them passes this. v's dimensions
+// are {seq, head_dim, heads, batch, 1}, packed {tokens, head_dim, heads, 1, 1}.
+struct PrefillVtParams : PrefillFp8Params {
+    TensorMap k_odd;    // dense: every second row of k, from the second on; `k` is of the others
+    TensorMap v_edge;   // packed: v in boxes of 16 tokens
+};
+
+template <bool VTransposed>
+struct Fp8ParamsFor {
+    using Type = PrefillFp8Params;
+};
+template <>
+struct Fp8ParamsFor<true> {
+    using Type = PrefillVtParams;
 };
 
 }  // namespace hopfill

@@ -24,6 +24,7 @@ struct Wanted {
     Mask mask;
     bool packed;
     i32 head_dim = 64, scale_block = 0, consumers = 2;
+    bool v_transposed = false;
 };
 constexpr Wanted kWanted[] = {
     {Family::prefill, Mask::causal, true},
@@ -34,6 +35,8 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_fp8, Mask::full, false, 256},
     {Family::prefill_fp8, Mask::causal, true, 64, 64},
     {Family::prefill_fp8, Mask::causal, false, 64, 0, 3},
+    {Family::prefill_fp8, Mask::causal, true, 64, 0, 2, true},
+    {Family::prefill_fp8, Mask::full, false, 64, 64, 2, true},
     {Family::prefill_folded, Mask::causal, true},
     {Family::prefill_folded, Mask::causal, false},
 };
@@ -45,14 +48,14 @@ constexpr int find(const Wanted& w) {
     for (int i = 0; i < kKernelTable.size + kFirstUseTable.size; ++i) {
         const KernelConfig c = at(i);
         if (c.family == w.family && c.mask == w.mask && c.packed == w.packed && c.out == Elem::bf16 && c.head_dim == w.head_dim &&
-            c.scale_block == w.scale_block && c.consumers == w.consumers)
+            c.scale_block == w.scale_block && c.consumers == w.consumers && c.v_transposed == w.v_transposed)
             return i;
     }
     return -1;
 }
 
 template <int Row>
-void kernel(const PrefillFp8Params& p) {
+void kernel(const PrefillVtParams& p) {
     if constexpr (at(Row).family == Family::prefill)
         prefill_kernel<at(Row)>(p);
     else if constexpr (at(Row).family == Family::prefill_folded)

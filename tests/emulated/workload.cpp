@@ -45,7 +45,7 @@ struct Workload::Data {
         if (c.packed) {
             a.q = contiguous(q.data(), t, {problem.tokens_q, problem.heads, problem.head_dim});
             a.k = contiguous(k.data(), t, {problem.tokens_kv, problem.kv_heads, problem.head_dim});
-            a.v = contiguous(v.data(), t, {problem.tokens_kv, problem.kv_heads, problem.head_dim});
+            a.v = values(v.data(), {problem.tokens_kv, problem.kv_heads, problem.head_dim});
             a.o = contiguous(out.data(), problem.out_dtype, {problem.tokens_q, problem.heads, problem.head_dim});
             a.lse = contiguous(out_lse.data(), DType::f32, {problem.heads, problem.tokens_q});
             a.cu_seqlens_q = contiguous(cu_q.data(), DType::i32, {problem.batch + 1});
@@ -53,7 +53,7 @@ struct Workload::Data {
         } else {
             a.q = contiguous(q.data(), t, {problem.batch, problem.max_seqlen_q, problem.heads, problem.head_dim});
             a.k = contiguous(k.data(), t, {problem.batch, problem.max_seqlen_kv, problem.kv_heads, problem.head_dim});
-            a.v = contiguous(v.data(), t, {problem.batch, problem.max_seqlen_kv, problem.kv_heads, problem.head_dim});
+            a.v = values(v.data(), {problem.batch, problem.max_seqlen_kv, problem.kv_heads, problem.head_dim});
             a.o = contiguous(out.data(), problem.out_dtype, {problem.batch, problem.max_seqlen_q, problem.heads, problem.head_dim});
             a.lse = contiguous(out_lse.data(), DType::f32, {problem.batch, problem.heads, problem.max_seqlen_q});
         }
@@ -64,6 +64,36 @@ struct Workload::Data {
             a.v_scale = floats(v_scale);
         }
         return a;
+    }
+
+    // v of this shape, or transposed, with rows of tokens padded to what TMA takes.
+    TensorView values(void* data, std::initializer_list<std::int64_t> shape) const {
+        TensorView view = contiguous(data, problem.dtype, shape);
+        if (!c.v_transposed) return view;
+        const std::size_t seq = c.packed ? 0 : 1;
+        const std::int64_t tokens = view.shape[seq], heads = problem.kv_heads, columns = problem.head_dim, row = padded(tokens);
+        view.shape[seq] = heads;
+        view.shape[seq + 1] = columns;
+        view.shape[seq + 2] = tokens;
+        view.strides[seq] = columns * row;
+        view.strides[seq + 1] = row;
+        if (!c.packed) view.strides[0] = heads * columns * row;
+        return view;
+    }
+    static std::int64_t padded(std::int64_t tokens) { return (tokens + 15) / 16 * 16; }
+
+    // v, which is as [.., tokens, heads, columns], with rows of tokens, and NaNs behind them.
+    void transpose_values() {
+        const std::int64_t heads = problem.kv_heads, columns = problem.head_dim;
+        const std::int64_t tokens = c.packed ? problem.tokens_kv : problem.max_seqlen_kv, batch = c.packed ? 1 : problem.batch, row = padded(tokens);
+        std::vector<std::uint8_t> turned(static_cast<std::size_t>(batch * heads * columns * row), 0x7f);
+        for (std::int64_t i = 0; i < batch * tokens; ++i)
+            for (std::int64_t j = 0; j < heads * columns; ++j)
+                turned[static_cast<std::size_t>((i / tokens * heads * columns + j) * row + i % tokens)] =
+                    v[static_cast<std::size_t>(i * heads * columns + j)];
+        v = std::move(turned);
+        problem.v_transposed = true;
+        problem.v = {c.packed ? 0 : heads * columns * row, row, columns * row};
     }
 
     // Multipliers between a half and two, or with integers one and two: of q by query head, of k and v by sequence and head, or all by blocks of
@@ -135,6 +165,7 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
         fill(d.k, p.tokens_kv * kv_row, gaussian);
         fill(d.v, p.tokens_kv * kv_row, gaussian);
     }
+    if (c.v_transposed) d.transpose_values();
     if (c.fp8) d.make_scales(random);
     d.o.resize(static_cast<std::size_t>(p.tokens_q * row));
     d.expected_o.resize(d.o.size());
@@ -212,6 +243,7 @@ Case case_of(int variant) {
     c.f16 = k.out == Elem::f16;
     c.fp8 = k.elem == Elem::e4m3;
     c.scale_block = k.scale_block;
+    c.v_transposed = k.v_transposed;
     c.causal = k.mask == Mask::causal;
     c.packed = k.packed;
     return c;

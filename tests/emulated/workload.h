@@ -18,6 +18,7 @@ struct Case {
     bool f16 = false;          // q, k, v and o; with fp8 o alone
     bool fp8 = false;          // e4m3 q, k and v, with multipliers
     int scale_block = 0;       // fp8: tokens that share a multiplier
+    bool v_transposed = false; // fp8: rows of v are of tokens
     bool causal = false;
     bool packed = false;
     int heads = 2, kv_heads = 1;

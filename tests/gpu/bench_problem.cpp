@@ -22,6 +22,9 @@ std::optional<std::int64_t> number(std::string_view text) {
     return value;
 }
 
+// Rows of tokens, as TMA takes them.
+std::int64_t padded(std::int64_t tokens) { return (tokens + 15) / 16 * 16; }
+
 std::vector<std::int64_t> numbers(std::string_view text) {
     std::vector<std::int64_t> list;
     while (!text.empty()) {
@@ -60,6 +63,8 @@ Result<BenchProblem> parse_problem(const std::string& text) {
             p.dtype = p.kv_dtype = p.out_dtype = w == "f16" ? DType::f16 : DType::bf16;
         } else if (w == "e4m3") {
             p.dtype = p.kv_dtype = DType::e4m3;  // after the type of o
+        } else if (w == "vt") {
+            p.v_transposed = true;
         } else if (w == "causal" || w == "packed" || w == "lse") {
             (w == "causal" ? p.causal : w == "packed" ? p.packed : p.want_lse) = true;
         } else if (w.starts_with("len=")) {
@@ -96,6 +101,10 @@ Result<BenchProblem> parse_problem(const std::string& text) {
     };
     p.q = p.o = strides(p.max_seqlen_q, p.heads);
     p.k = p.v = strides(p.max_seqlen_kv, p.kv_heads);
+    if (p.v_transposed) {
+        const std::int64_t row = padded(p.packed ? p.tokens_kv : p.max_seqlen_kv);
+        p.v = {p.packed ? 0 : p.kv_heads * p.head_dim * row, row, p.head_dim * row};
+    }
     return b;
 }
 
@@ -120,6 +129,7 @@ std::vector<check::Case> BenchProblem::small_cases() const {
     c.dtype = c.kv_dtype = problem.dtype;
     c.out_dtype = problem.out_dtype;
     c.packed = problem.packed;
+    c.v_transposed = problem.v_transposed;
     c.causal = problem.causal;
     c.head_dim = problem.head_dim;
     c.heads = 6;
@@ -174,7 +184,8 @@ Result<AttentionTensors> BenchTensors::make(const BenchProblem& b) {
     const std::int64_t q = p.tokens_q * p.heads * p.head_dim, kv = p.tokens_kv * p.kv_heads * p.head_dim;
     if (auto r = fill(q_, q, p.dtype, 1); !r) return r.error();
     if (auto r = fill(k_, kv, p.dtype, 2); !r) return r.error();
-    if (auto r = fill(v_, kv, p.dtype, 3); !r) return r.error();
+    const std::int64_t rows = p.kv_heads * p.head_dim * (p.packed ? padded(p.tokens_kv) : p.batch * padded(p.max_seqlen_kv));
+    if (auto r = fill(v_, p.v_transposed ? rows : kv, p.dtype, 3); !r) return r.error();
     if (auto r = grow(o_, static_cast<std::size_t>(2 * q)); !r) return r.error();
     if (auto r = grow(lse_, static_cast<std::size_t>(4 * p.tokens_q * p.heads)); !r) return r.error();
     const Device gpu{Device::Kind::cuda, 0};
@@ -184,6 +195,10 @@ Result<AttentionTensors> BenchTensors::make(const BenchProblem& b) {
         t.k = contiguous(k_.data, p.dtype, {p.batch, p.max_seqlen_kv, p.kv_heads, p.head_dim}, gpu);
         t.v = contiguous(v_.data, p.dtype, {p.batch, p.max_seqlen_kv, p.kv_heads, p.head_dim}, gpu);
         t.o = contiguous(o_.data, p.out_dtype, {p.batch, p.max_seqlen_q, p.heads, p.head_dim}, gpu);
+        if (p.v_transposed) {
+            t.v.shape = {p.batch, p.kv_heads, p.head_dim, p.max_seqlen_kv};
+            t.v.strides = {p.v.batch, p.v.head, p.v.seq, 1};
+        }
         if (p.want_lse) t.lse = contiguous(lse_.data, DType::f32, {p.batch, p.heads, p.max_seqlen_q}, gpu);
         return t;
     }
@@ -191,6 +206,10 @@ Result<AttentionTensors> BenchTensors::make(const BenchProblem& b) {
     t.k = contiguous(k_.data, p.dtype, {p.tokens_kv, p.kv_heads, p.head_dim}, gpu);
     t.v = contiguous(v_.data, p.dtype, {p.tokens_kv, p.kv_heads, p.head_dim}, gpu);
     t.o = contiguous(o_.data, p.out_dtype, {p.tokens_q, p.heads, p.head_dim}, gpu);
+    if (p.v_transposed) {
+        t.v.shape = {p.kv_heads, p.head_dim, p.tokens_kv, 0};
+        t.v.strides = {p.v.head, p.v.seq, 1, 0};
+    }
     if (p.want_lse) t.lse = contiguous(lse_.data, DType::f32, {p.heads, p.tokens_q}, gpu);
     const auto upload_sums = [&](Buffer& buffer, const std::vector<std::int64_t>& lens, TensorView& view) -> Result<void> {
         std::vector<std::int32_t> sums{0};

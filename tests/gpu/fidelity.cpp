@@ -100,7 +100,12 @@ Result<std::vector<Observation>> run_instruction(const InstructionCase& c, const
     return std::vector{o};
 }
 
-std::size_t bytes_of_view(const TensorView& v) { return static_cast<std::size_t>(size_of(v.dtype) * v.elements()); }
+// To the last element's end: rows may be padded.
+std::size_t bytes_of_view(const TensorView& v) {
+    std::int64_t last = v.elements() == 0 ? -1 : 0;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(v.rank) && last >= 0; ++i) last += (v.shape[i] - 1) * v.strides[i];
+    return static_cast<std::size_t>(size_of(v.dtype) * (last + 1));
+}
 
 Result<std::vector<Observation>> run_kernel(const Case& c, const std::string& key) {
     Workload workload(c, 1);

@@ -75,6 +75,7 @@ std::vector<Task> all_tasks() {
         kind.problem.packed = table[i].packed;
         kind.problem.causal = table[i].mask == Mask::causal;
         kind.problem.head_dim = table[i].head_dim;
+        kind.problem.v_transposed = table[i].v_transposed;
         for (check::Case& c : kind.small_cases()) tasks.push_back({std::move(c), static_cast<int>(i)});
     }
     return tasks;
@@ -193,8 +194,9 @@ TEST_F(Gpu, EvidenceGrid) {
         const auto config = std::ranges::find_if(table, [&](const KernelConfig& c) { return planner::kernel_name(c) == k.name; });
         ASSERT_NE(config, table.end()) << k.name;
         const std::string text =
-            fmt::format("{}{} d{} h4/2 {}{}", config->out == Elem::f16 ? "f16" : "bf16", config->elem == Elem::e4m3 ? " e4m3" : "", config->head_dim,
-                        config->packed ? "len=300,5,130" : "s300 b2", config->mask == Mask::causal ? " causal" : "");
+            fmt::format("{}{}{} d{} h4/2 {}{}", config->out == Elem::f16 ? "f16" : "bf16", config->elem == Elem::e4m3 ? " e4m3" : "",
+                        config->v_transposed ? " vt" : "", config->head_dim, config->packed ? "len=300,5,130" : "s300 b2",
+                        config->mask == Mask::causal ? " causal" : "");
         watch("same bits of " + k.name, std::chrono::seconds(60));
         const auto same = same_bits(static_cast<int>(config - table.begin()), device, text, 1000);
         ASSERT_TRUE(same) << same.error().text();

@@ -21,6 +21,14 @@ HOPFILL_INLINE void store_global8(void* p, const u32 (&v)[2], Site at = Site::cu
     emulator::global_write(p, 8, at);
     std::memcpy(p, v, 8);
 }
+HOPFILL_INLINE void load_shared16(const void* p, u32 (&v)[4], Site at = Site::current()) {
+    emulator::shared_read(p, 16, at);
+    std::memcpy(v, p, 16);
+}
+HOPFILL_INLINE void store_shared16(void* p, const u32 (&v)[4], Site at = Site::current()) {
+    emulator::shared_write(p, 16, at);
+    std::memcpy(p, v, 16);
+}
 HOPFILL_INLINE void store_shared8(void* p, const u32 (&v)[2], Site at = Site::current()) {
     emulator::shared_write(p, 8, at);
     std::memcpy(p, v, 8);

@@ -22,7 +22,7 @@ HOPFILL_INLINE void mask_block(float (&s)[C.tile_n / 2], i32 first_key, const i3
     const i32 left[2] = {limit[0] - first_key, limit[1] - first_key};
 #pragma unroll
     for (i32 i = 0; i < C.tile_n / 2; ++i) {
-        const i32 column = 8 * (i / 4) + i % 2;
+        const i32 column = fragment_key<C.tile_n, v_direct(C)>(i);
         if (column >= left[fragment_half(i)]) s[i] = -sm90::infinity();
     }
 }

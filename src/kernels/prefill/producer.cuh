@@ -93,20 +93,41 @@ struct Producer {
     }
 };
 
+// With three warpgroups the producer has no register for a ring's phase.
+template <bool Counted, i32 Slots>
+struct VRing {
+    using Type = Ring<Slots>;
+};
+template <i32 Slots>
+struct VRing<true, Slots> {
+    using Type = CountedRing<Slots>;
+};
+
 // prefill: one ring of K and one of V. The loads of all jobs are one stream in which K runs one block ahead of V, across jobs too:
 //   ... K[1] V[2] K[0] V[1] | Q' K'[last] V[0] | K'[last - 1] V'[last] ...
 template <KernelConfig C>
 struct StreamProducer : Producer<C> {
     using Base = Producer<C>;
     using Blocks = typename Base::Blocks;
+    using Base::kGeometry;
     Ring<C.stages> k;
-    Ring<Base::kGeometry.v_stages> v;
+    typename VRing<v_direct(C), v_direct(C) ? kGeometry.vt_stages : kGeometry.v_stages>::Type v;
 
     HOPFILL_INLINE StreamProducer(const PrefillParams& p, Shared<C> s)
-        : Base(p, s), k(s.k_full(0), s.k_empty(0)), v(s.v_full(0), s.v_empty(0)) {}
+        : Base(p, s), k(s.k_full(0), s.k_empty(0)), v(v_direct(C) ? s.vt_full() : s.v_full(0), v_direct(C) ? s.vt_empty() : s.v_empty(0)) {}
 
-    HOPFILL_INLINE void load_k(const Blocks& b, i32 n) { this->load_block(k, this->shared.k(0, k.slot), &this->params.k, b, n); }
-    HOPFILL_INLINE void load_v(const Blocks& b, i32 n) { this->load_block(v, this->shared.v(0, v.slot), &this->params.v, b, n); }
+    HOPFILL_INLINE void load_k(const Blocks& b, i32 n) {
+        if constexpr (v_direct(C))
+            load_paired_k(b, n);
+        else
+            this->load_block(k, this->shared.k(0, k.slot), &this->params.k, b, n);
+    }
+    HOPFILL_INLINE void load_v(const Blocks& b, i32 n) {
+        if constexpr (C.v_transposed)
+            load_transposed_v(b, n);
+        else
+            this->load_block(v, this->shared.v(0, v.slot), &this->params.v, b, n);
+    }
 
     // The whole warp, before the block's first barrier: the first job's first loads are under way while the consumers start. Dense jobs are known
     // from the parameters alone, before the launch before this one has ended; of ragged ones the lengths are data.
@@ -149,6 +170,41 @@ private:
     JobSource<C> source{this->params};
     Job job;
     Blocks blocks;
+
+    HOPFILL_INLINE const PrefillVtParams& vt_params() const { return static_cast<const PrefillVtParams&>(this->params); }
+
+    // The block's even rows, then its odd ones (tile/fragment.cuh).
+    HOPFILL_INLINE void load_paired_k(const Blocks& b, i32 n) {
+        constexpr i32 kHalf = C.tile_n / 2;
+        k.wait_empty();
+        sm90::mbarrier_arrive_expect_bytes(k.full_barrier(), kGeometry.kv_block);
+        u8* const to = this->shared.k(0, k.slot);
+#pragma unroll
+        for (i32 s = 0; s < 2 * kGeometry.slabs; ++s)
+            sm90::tma_load(to + s * kHalf * kSlabBytes, s % 2 == 0 ? &this->params.k : &vt_params().k_odd, k.full_barrier(),
+                           {s / 2 * kGeometry.slab_columns, b.kv_head, n * kHalf, b.at.c3, 0}, sm90::CacheHint::evict_last);
+        k.advance();
+    }
+
+    // Of a ragged sequence from the last multiple of 16 bytes on, and 16 keys more: TMA begins nowhere else.
+    HOPFILL_INLINE void load_transposed_v(const Blocks& b, i32 n) {
+        const i32 first = n * C.tile_n + (C.packed ? (b.at.row + b.at.c3 - kWrap<C>) / edge_keys() * edge_keys() : 0);
+        v.wait_empty();
+        sm90::mbarrier_arrive_expect_bytes(v.full_barrier(), v_block_bytes(C, kGeometry));
+        u8* to;
+        if constexpr (v_direct(C))
+            to = this->shared.vt(v.slot());
+        else
+            to = this->shared.v(0, v.slot);
+#pragma unroll
+        for (i32 s = 0; s < ceil_div(C.tile_n, kSlabBytes); ++s)
+            sm90::tma_load(to + s * C.head_dim * kSlabBytes, &this->params.v, v.full_barrier(),
+                           {first + s * kSlabBytes, 0, b.kv_head, C.packed ? 0 : b.at.c3, 0}, sm90::CacheHint::evict_last);
+        if constexpr (C.packed)
+            sm90::tma_load(to + kGeometry.vt_block, &vt_params().v_edge, v.full_barrier(), {first + C.tile_n, 0, b.kv_head, 0, 0},
+                           sm90::CacheHint::evict_last);
+        v.advance();
+    }
 
     // prefill_fp8: who transposes a job's last V has to know the next job, or that there is none.
     static constexpr bool end_early() { return C.family == Family::prefill_fp8; }

@@ -32,7 +32,8 @@ template <KernelConfig C>
 struct Shared {
     static constexpr Geometry kGeometry = geometry(C);
     static constexpr bool kSplit = C.family == Family::prefill_short;
-    static constexpr i32 transposers() { return kGeometry.vt_stages > 0 ? 3 : 0; }  // the producer's warpgroup but for its first warp
+    // prefill_fp8: warps of the producer's warpgroup that write V^T, or, where TMA does, the multipliers of blocks beside it.
+    static constexpr i32 transposers() { return kGeometry.vt_stages == 0 ? 0 : !v_direct(C) ? 3 : C.scale_block != 0 ? 1 : 0; }
     static constexpr i32 kRowGroups = kSplit ? 1 : C.consumers;
     u8* base;
 
@@ -40,7 +41,9 @@ struct Shared {
     HOPFILL_INLINE u8* q(u32 row_group, u32 slot) const { return base + kGeometry.q + slot * kGeometry.q_tile + row_group * kGeometry.q_rows; }
     HOPFILL_INLINE u8* o(u32 row_group) const { return base + kGeometry.o + row_group * kGeometry.o_staged * kGeometry.o_slab; }
     HOPFILL_INLINE u8* k(u32 ring, u32 stage) const { return base + kGeometry.k + (ring * C.stages + stage) * kGeometry.kv_block; }
-    HOPFILL_INLINE u8* v(u32 ring, u32 stage) const { return base + kGeometry.v + (ring * kGeometry.v_stages + stage) * kGeometry.kv_block; }
+    HOPFILL_INLINE u8* v(u32 ring, u32 stage) const {
+        return base + kGeometry.v + (ring * kGeometry.v_stages + stage) * v_block_stride(C, kGeometry);
+    }
     HOPFILL_INLINE u8* vt(u32 stage) const { return base + kGeometry.vt + stage * kGeometry.vt_block; }
     HOPFILL_INLINE float* scales(u32 stage) const { return reinterpret_cast<float*>(base + kGeometry.scales + stage * scale_bytes()); }
     HOPFILL_INLINE Job* job(u32 slot) const { return reinterpret_cast<Job*>(base + kGeometry.jobs + slot * kJobBytes); }
@@ -55,8 +58,9 @@ struct Shared {
     // k_full[s]      producer lane (+ bytes)                                           all consumers; prefill_short: the ring's warpgroup
     // k_empty[s]     lane 0 of each consumer warp (4 * consumers; prefill_short: 4)    producer
     // v_full, v_empty  as k; prefill_fp8: the transposing warps wait, and lane 0 of each arrives
-    // vt_full[s]     prefill_fp8: lane 0 of each transposing warp                      all consumers
-    // vt_empty[s]    prefill_fp8: lane 0 of each consumer warp                         transposing warps
+    // vt_full[s]     prefill_fp8: lane 0 of each transposing warp; V^T as given and    all consumers
+    //                dense: producer lane (+ bytes) too
+    // vt_empty[s]    prefill_fp8: lane 0 of each consumer warp                         transposing warps; as above: producer
     // job_full[j]    producer lane                                                     all consumers; transposing warps
     // job_empty[j]   4 * consumers: lane 0 of each consumer warp; and of transposers   producer
     // merge_full[w]  4: lane 0 of each warp of warpgroup w, its partial result written   warpgroup 0 (prefill_short)
@@ -86,7 +90,7 @@ struct Shared {
             init_ring(v_full(r), kGeometry.v_stages, transposers() > 0 ? transposers() : kSplit ? 4 : 4 * C.consumers);
         }
         for (i32 i = 0; i < kGeometry.vt_stages; ++i) {
-            sm90::mbarrier_init(vt_full() + i, transposers());
+            sm90::mbarrier_init(vt_full() + i, transposers() + (v_direct(C) ? 1 : 0));
             sm90::mbarrier_init(vt_empty() + i, 4 * C.consumers);
         }
         init_ring(job_full(), kJobSlots, 4 * C.consumers + transposers());

@@ -1,4 +1,5 @@
-// Prefill attention on e4m3: one producer warp, three warps that transpose V and two or three consumer warpgroups a block, one block an SM.
+// Prefill attention on e4m3: one producer warp, three warps that transpose V (or fewer, of V given transposed) and two or three consumer warpgroups a
+// block, one block an SM.
 #pragma once
 
 #include "prefill/producer.cuh"
@@ -12,7 +13,7 @@ namespace hopfill {
 
 template <KernelConfig C>
 HOPFILL_KERNEL(geometry(C).threads)
-void prefill_fp8_kernel(HOPFILL_GRID_CONSTANT const PrefillFp8Params params) {
+void prefill_fp8_kernel(HOPFILL_GRID_CONSTANT const typename Fp8ParamsFor<C.v_transposed>::Type params) {
     static_assert(geometry(C).total <= kSharedLimit && geometry(C).o_staged > 0);
     static_assert(C.elem == Elem::e4m3 && C.tile_n % 64 == 0 && C.head_dim % 64 == 0 && (C.consumers == 2 || C.consumers == 3));
     const Shared<C> shared{sm90::shared_memory()};
@@ -25,6 +26,7 @@ void prefill_fp8_kernel(HOPFILL_GRID_CONSTANT const PrefillFp8Params params) {
                 sm90::tma_prefetch_map(&params.q);
                 sm90::tma_prefetch_map(&params.k);
                 sm90::tma_prefetch_map(&params.v);
+                if constexpr (C.v_transposed) sm90::tma_prefetch_map(C.packed ? &params.v_edge : &params.k_odd);
                 shared.init_barriers();
                 sm90::tma_prefetch_map(&params.o);
             }
@@ -36,8 +38,11 @@ void prefill_fp8_kernel(HOPFILL_GRID_CONSTANT const PrefillFp8Params params) {
         } else {
             sm90::let_next_launch_start();
             sm90::sync_block();
-            sm90::wait_for_previous_launch();
-            Transposer<C>(params, shared, static_cast<i32>(warp) - 1).run();
+            constexpr u32 kTransposers = Shared<C>::transposers();
+            if (kTransposers == 3 || warp <= kTransposers) {
+                sm90::wait_for_previous_launch();
+                Transposer<C>(params, shared, static_cast<i32>(warp) - 1).run();
+            }
         }
     } else {
         sm90::take_registers<C.consumers == 2 ? 232 : 160>();

@@ -18,7 +18,7 @@ struct Fp8Mainloop {
     static constexpr i32 kN = C.tile_n;
     static constexpr i32 kD = C.head_dim;
     static constexpr i32 kFactors = scale_factors(C);
-    using RowSoftmax = Fp8Softmax<kN, kFactors>;
+    using RowSoftmax = Fp8Softmax<kN, kFactors, v_direct(C)>;
     using Scales = JobScales<C>;
 
     const PrefillFp8Params& params;
@@ -101,7 +101,7 @@ struct Fp8Mainloop {
     }
 
     // Key of this thread's first column in block n.
-    HOPFILL_INLINE static i32 first_key(i32 n) { return n * kN + fragment_column(sm90::thread_index()); }
+    HOPFILL_INLINE static i32 first_key(i32 n) { return n * kN + first_fragment_key<v_direct(C)>(sm90::thread_index()); }
 
     // What turns a block's logits into its P.
     struct Weights {
@@ -133,7 +133,7 @@ struct Fp8Mainloop {
 #pragma unroll
             for (i32 i = 0; i < kN / 2; ++i) s[i] *= w.weight[RowSoftmax::factor_of(i)];
         }
-        pack_fragments_e4m3<kN>(s, p);
+        pack_fragments_e4m3<kN, v_direct(C)>(s, p);
     }
 
     // Keys that this thread's first row of a job sees. With a causal mask the second, eight below, sees eight more if it is a row of the sequence;

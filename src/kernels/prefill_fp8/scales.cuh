@@ -36,6 +36,11 @@ struct BlockScales {
     static_assert(kCount <= 2);
     float k[kCount], v[kCount];
 
+    HOPFILL_INLINE static i32 block_of(const ScaleView& view, i32 key) {
+        if (view.block_tokens == 0) return 0;
+        return any_scale_block(C) ? key >> (view.block_tokens == 64 ? 6 : 7) : key / C.scale_block;
+    }
+
     // Of block n of a job, from global memory. Multipliers of blocks past the sequence's end are never used: they may be anything.
     HOPFILL_INLINE void load(const PrefillFp8Params& p, i32 sequence, i32 head, i32 kv_len, i32 n) {
         const i32 kv_head = head / p.heads_per_kv_head;
@@ -44,8 +49,8 @@ struct BlockScales {
             k[f] = v[f] = 1.0f;
             if (kv_len == 0) continue;
             const i32 key = clamp_high(n * C.tile_n + f * (C.tile_n / kCount), kv_len - 1);
-            k[f] = load_scale(p.k_scale, sequence, kv_head, p.k_scale.block_tokens != 0 ? key / C.scale_block : 0);
-            v[f] = load_scale(p.v_scale, sequence, kv_head, p.v_scale.block_tokens != 0 ? key / C.scale_block : 0);
+            k[f] = load_scale(p.k_scale, sequence, kv_head, block_of(p.k_scale, key));
+            v[f] = load_scale(p.v_scale, sequence, kv_head, block_of(p.v_scale, key));
         }
     }
     HOPFILL_INLINE void load(const PrefillFp8Params& p, const Job* job, i32 n) {

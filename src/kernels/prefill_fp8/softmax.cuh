@@ -13,15 +13,16 @@ HOPFILL_INLINE float inverse_of(float v) {
     return near * sm90::fma_float(-v, near, 2.0f);
 }
 
-// Two rows a thread. `reference` is the row's running maximum of scaled logits, less kOffset; sums are this thread's share.
-template <i32 N, i32 Factors>
+// Two rows a thread; Paired as in tile/fragment.cuh. `reference` is the row's running maximum of scaled logits, less kOffset; sums are this thread's
+// share.
+template <i32 N, i32 Factors, bool Paired>
 struct Fp8Softmax {
     static constexpr float kOffset = 8.0f;
     float reference[2];
     float sum[2];
 
     // Which factor the logit in accumulator i takes.
-    static constexpr i32 factor_of(i32 i) { return i / (N / 2 / Factors); }
+    static constexpr i32 factor_of(i32 i) { return fragment_key<N, Paired>(i) / (N / Factors); }
 
     HOPFILL_INLINE void reset() {
         reference[0] = reference[1] = -sm90::infinity();
@@ -82,14 +83,20 @@ struct Fp8Softmax {
     }
 
 private:
+    // The i-th accumulator of factor f.
+    static constexpr i32 accumulator(i32 f, i32 i) {
+        constexpr i32 kRun = N / (Paired ? 4 : 2) / Factors;
+        return i / kRun * (N / 4) + f * kRun + i % kRun;
+    }
+
     // This thread's largest logits of both rows among those of factor f: two chains, side by side.
     HOPFILL_INLINE static void maximum(const float (&s)[N / 2], i32 f, float (&top)[2]) {
         constexpr i32 kShare = N / 2 / Factors;
-        top[0] = s[f * kShare];
-        top[1] = s[f * kShare + 2];
+        top[0] = s[accumulator(f, 0)];
+        top[1] = s[accumulator(f, 2)];
 #pragma unroll
         for (i32 i = 1; i < kShare; ++i)
-            if (i != 2) top[fragment_half(i)] = sm90::max_float(top[fragment_half(i)], s[f * kShare + i]);
+            if (i != 2) top[fragment_half(i)] = sm90::max_float(top[fragment_half(i)], s[accumulator(f, i)]);
     }
 };
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "prefill/shared.cuh"
+#include "prefill_fp8/realign.cuh"
 #include "prefill_fp8/scales.cuh"
 #include "sm90/fence.cuh"
 #include "sm90/math.cuh"
@@ -23,6 +24,7 @@ struct Transposer {
     static constexpr i32 kColumnUnits = C.head_dim / 16;
     static constexpr i32 kAtOnce = C.consumers == 2 && C.scale_block == 0 ? 4 : 2;  // units in registers, of which there are few
     static_assert(kColumnUnits >= kWarps && kKeyUnits % kAtOnce == 0);
+    static constexpr bool realigns() { return C.v_transposed && C.packed; }
 
     const PrefillFp8Params& params;
     Shared<C> shared;
@@ -71,27 +73,49 @@ struct Transposer {
     // What it has to know of a job.
     struct Task {
         i32 blocks, sequence, head, kv_len;
+        i32 keys = 0;   // realigning: of the sequence, or 0 if the job's rows see none
+        u32 shift = 0;  // and bytes from a multiple of 16 to its first
     };
 
     HOPFILL_INLINE Task next_task() {
         jobs.wait_full();
         const Job* job = shared.job(jobs.slot);
-        const Task task{sm90::load_shared(&job->blocks), sm90::load_shared(&job->sequence), sm90::load_shared(&job->head),
-                        sm90::load_shared(&job->kv_len)};
+        Task task{sm90::load_shared(&job->blocks), sm90::load_shared(&job->sequence), sm90::load_shared(&job->head),
+                  sm90::load_shared(&job->kv_len)};
+        if constexpr (realigns()) {
+            if (task.blocks != kNoMoreJobs) {
+                const i32 row0 = sm90::load_shared(&job->row0), q_len = sm90::load_shared(&job->q_len);
+                task.keys = job_range(C, row0, q_len, task.kv_len).end > 0 ? task.kv_len : 0;
+                task.shift = static_cast<u32>(clamp_high(clamp_low(sm90::load_global(params.cu_seqlens_k + task.sequence), 0), params.total_kv)) %
+                             edge_keys();
+            }
+        }
         sm90::sync_warp();
         if (sm90::lane_index() == 0) jobs.release();
         jobs.advance();
         return task;
     }
 
-    // With a block go the multipliers of the one that the consumers multiply by Q next: block `following` of a task, if it is not negative.
-    HOPFILL_INLINE void transpose_block(const Task& task, i32 following) {
+    // Block n of a task. With it go the multipliers of the one that the consumers multiply by Q next: block `following` of task `next`, if it is not
+    // negative.
+    HOPFILL_INLINE void transpose_block(const Task& task, i32 n, const Task& next, i32 following) {
         const bool scaling = C.scale_block != 0 && warp == 0 && sm90::lane_index() == 0;
         BlockScales<C> scales;
-        if (scaling) scales.load(params, task.sequence, task.head, following < 0 ? 0 : task.kv_len, following);
+        if (scaling) scales.load(params, next.sequence, next.head, following < 0 ? 0 : next.kv_len, following);
+        if constexpr (v_direct(C)) {
+            vt.wait_empty();
+            if (scaling) scales.put(shared.scales(vt.slot));
+            sm90::sync_warp();
+            if (sm90::lane_index() == 0) sm90::mbarrier_arrive(vt.full_barrier());
+            vt.advance();
+            return;
+        }
         v.wait_full();
         vt.wait_empty();
-        transpose(shared.v(0, v.slot), shared.vt(vt.slot));
+        if constexpr (realigns())
+            realign<C>(shared.v(0, v.slot), shared.vt(vt.slot), static_cast<u32>(warp), kWarps, task.shift, task.keys - n * C.tile_n);
+        else
+            transpose(shared.v(0, v.slot), shared.vt(vt.slot));
         if (scaling) scales.put(shared.scales(vt.slot));
         sm90::fence_async_shared();
         sm90::sync_warp();
@@ -107,9 +131,10 @@ struct Transposer {
     HOPFILL_INLINE void run() {
         for (Task task = next_task(); task.blocks != kNoMoreJobs;) {
 #pragma unroll 1
-            for (i32 n = task.blocks - 1; n > 0; --n) transpose_block(task, n - 1);
+            for (i32 n = task.blocks - 1; n > 0; --n) transpose_block(task, n, task, n - 1);
+            const Task last = task;
             task = next_task();
-            transpose_block(task, task.blocks - 1);
+            transpose_block(last, 0, task, task.blocks - 1);
         }
     }
 };

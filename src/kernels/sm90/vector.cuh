@@ -20,6 +20,12 @@ HOPFILL_INLINE void store_global16(void* p, const u32 (&v)[4]) {
 HOPFILL_INLINE void store_global8(void* p, const u32 (&v)[2]) {
     asm volatile("st.global.v2.u32 [%0], {%1, %2};\n" ::"l"(p), "r"(v[0]), "r"(v[1]) : "memory");
 }
+HOPFILL_INLINE void load_shared16(const void* p, u32 (&v)[4]) {
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];\n" : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "r"(shared_address(p)) : "memory");
+}
+HOPFILL_INLINE void store_shared16(void* p, const u32 (&v)[4]) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"r"(shared_address(p)), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3]) : "memory");
+}
 HOPFILL_INLINE void store_shared8(void* p, const u32 (&v)[2]) {
     asm volatile("st.shared.v2.u32 [%0], {%1, %2};\n" ::"r"(shared_address(p)), "r"(v[0]), "r"(v[1]) : "memory");
 }

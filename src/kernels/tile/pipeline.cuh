@@ -30,4 +30,20 @@ struct Ring {
     HOPFILL_INLINE void release() const { sm90::mbarrier_arrive(&empty[slot]); }
 };
 
+// Of its slots who fills one, with one register less: of a power of two slots, both follow from a count.
+template <i32 Slots>
+struct CountedRing {
+    static_assert((Slots & (Slots - 1)) == 0);
+    u64* full;
+    u64* empty;
+    u32 taken = 0;
+
+    HOPFILL_INLINE CountedRing(u64* full_barriers, u64* empty_barriers) : full(full_barriers), empty(empty_barriers) {}
+
+    HOPFILL_INLINE u32 slot() const { return taken % Slots; }
+    HOPFILL_INLINE void advance() { ++taken; }
+    HOPFILL_INLINE void wait_empty() const { sm90::mbarrier_wait(&empty[slot()], taken / Slots % 2 ^ 1); }
+    HOPFILL_INLINE u64* full_barrier() const { return &full[slot()]; }
+};
+
 }  // namespace hopfill

@@ -34,4 +34,11 @@ inline AttentionProblem packed(AttentionProblem p) {
     return p;
 }
 
+// [batch, kv_heads, head_dim, seq], packed [kv_heads, head_dim, tokens], rows of tokens padded to 16.
+inline void transpose_v(AttentionProblem& p) {
+    const std::int64_t row = ((p.packed ? p.tokens_kv : p.max_seqlen_kv) + 15) / 16 * 16;
+    p.v_transposed = true;
+    p.v = {p.packed ? 0 : p.kv_heads * p.head_dim * row, row, p.head_dim * row};
+}
+
 }  // namespace hopfill::testing

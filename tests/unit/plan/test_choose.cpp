@@ -11,6 +11,7 @@ namespace {
 using ::testing::HasSubstr;
 using testing::packed;
 using testing::problem;
+using testing::transpose_v;
 
 TEST(Choose, EveryHeadDimensionTypeMaskAndLayoutHasAKernel) {
     for (std::int64_t dim = 8; dim <= 256; dim += 8) {
@@ -93,26 +94,31 @@ TEST(Choose, BatchInvariantPlansTakeOneKernelWhateverTheBatch) {
     EXPECT_EQ(a->kernel, b->kernel);
 }
 
-TEST(Choose, Fp8HasAKernelForEveryHeadDimensionOutputMaskLayoutAndBlockOfScales) {
+TEST(Choose, Fp8HasAKernelForEveryHeadDimensionOutputMaskLayoutBlockOfScalesAndLayoutOfV) {
     for (std::int64_t dim = 16; dim <= 256; dim += 16)
         for (const DType out : {DType::bf16, DType::f16})
             for (const bool causal : {false, true})
                 for (const bool ragged : {false, true})
-                    for (const int block : {0, 64, 128}) {
-                        AttentionProblem p = problem(3, 777, dim, causal);
-                        p.dtype = p.kv_dtype = DType::e4m3;
-                        p.out_dtype = out;
-                        p.scale_block = block;
-                        if (block != 0) p.k_scale = {ScaleKind::block, 7 * 32, 7, 1, 0};
-                        if (ragged) p = packed(p);
-                        const Result<Plan> plan = planner::choose(p, {});
-                        ASSERT_TRUE(plan) << plan.error().text();
-                        const KernelConfig& c = planner::kernel_at(plan->variant);
-                        EXPECT_EQ(c.family, Family::prefill_fp8);
-                        EXPECT_GE(c.head_dim, dim);
-                        EXPECT_EQ(c.out == Elem::f16, out == DType::f16);
-                        EXPECT_EQ(c.scale_block, block);
-                    }
+                    for (const int block : {0, 64, 128})
+                        for (const bool transposed : {false, true}) {
+                            AttentionProblem p = problem(3, 777, dim, causal);
+                            p.dtype = p.kv_dtype = DType::e4m3;
+                            p.out_dtype = out;
+                            p.scale_block = block;
+                            if (block != 0) p.k_scale = {ScaleKind::block, 7 * 32, 7, 1, 0};
+                            if (ragged) p = packed(p);
+                            if (transposed) transpose_v(p);
+                            const Result<Plan> plan = planner::choose(p, {});
+                            ASSERT_TRUE(plan) << plan.error().text();
+                            const KernelConfig& c = planner::kernel_at(plan->variant);
+                            EXPECT_EQ(c.family, Family::prefill_fp8);
+                            EXPECT_GE(c.head_dim, dim);
+                            EXPECT_EQ(c.out == Elem::f16, out == DType::f16);
+                            EXPECT_EQ(c.packed, ragged);
+                            EXPECT_EQ(c.v_transposed, transposed);
+                            // With V given transposed one kernel does blocks of both sizes.
+                            EXPECT_EQ(c.scale_block, transposed && block != 0 ? 64 : block);
+                        }
 }
 
 TEST(Choose, RefusesWhatNoKernelComputes) {
@@ -131,7 +137,9 @@ TEST(Choose, RefusesWhatNoKernelComputes) {
     refuse([](auto& p, auto&) { p.kv_dtype = DType::e4m3; }, "k", "one dtype");
     const auto fp8 = [](auto& p) { p.dtype = p.kv_dtype = DType::e4m3; };
     refuse([&](auto& p, auto&) { fp8(p), p.out_dtype = DType::e4m3; }, "o", "f16 and bf16");
-    refuse([&](auto& p, auto&) { fp8(p), p.v_transposed = true; }, "v_transposed", "transpose v");
+    refuse([&](auto& p, auto&) { fp8(p), transpose_v(p), p.v.seq += 8; }, "v.strides[head_dim]", "multiple of 16");
+    refuse([&](auto& p, auto&) { fp8(p), transpose_v(p), p.v.head = -16; }, "v.strides[heads]", "positive multiple of 16");
+    refuse([&](auto& p, auto&) { fp8(p), transpose_v(p), p.v.batch = std::int64_t{1} << 39; }, "v.strides[batch]", "below 2^39");
     refuse([&](auto& p, auto&) { fp8(p), p.q.seq += 8; }, "q.strides[seq]", "multiple of 16");
     refuse([&](auto& p, auto&) { fp8(p), p.k_scale = {ScaleKind::head, 0, -1, 0, 0}; }, "k_scale", "stride of -1");
     refuse([&](auto& p, auto&) { fp8(p), p.v_scale = {ScaleKind::channel, 0, 128, 0, 2}; }, "v_scale", "stride of 2");

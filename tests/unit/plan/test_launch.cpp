@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <vector>
 
@@ -24,6 +25,15 @@ AttentionTensors tensors_of(const AttentionProblem& p) {
     AttentionTensors t;
     t.q = t.o = view(p.heads, p.max_seqlen_q, p.tokens_q);
     t.k = t.v = view(p.kv_heads, p.max_seqlen_kv, p.tokens_kv);
+    if (p.v_transposed) {
+        const std::size_t heads = p.packed ? 0 : 1;
+        t.v.shape = {p.batch, p.kv_heads, p.head_dim, p.max_seqlen_kv};
+        if (p.packed) t.v.shape = {p.kv_heads, p.head_dim, p.tokens_kv, 0};
+        t.v.strides[0] = p.v.batch;
+        t.v.strides[heads] = p.v.head;
+        t.v.strides[heads + 1] = p.v.seq;
+        t.v.strides[heads + 2] = 1;
+    }
     if (p.packed) t.cu_seqlens_q = t.cu_seqlens_k = contiguous(memory.data(), DType::i32, {p.batch + 1});
     return t;
 }
@@ -64,6 +74,42 @@ TEST(MakeLaunch, TensorMapsCanBeEncoded) {
             }
         }
     }
+}
+
+TEST(MakeLaunch, TransposedValuesComeInRowsOfTokens) {
+    for (const std::int64_t dim : {48, 128, 256})
+        for (const std::int64_t seq : {0, 1, 2, 101, 3000})
+            for (const bool ragged : {false, true}) {
+                AttentionProblem p = problem(2, 333, dim);
+                p.max_seqlen_kv = seq;
+                p.tokens_kv = 2 * seq;
+                p.dtype = p.kv_dtype = DType::e4m3;
+                p.out_dtype = DType::bf16;
+                testing::fill_strides(p);
+                if (ragged) p = packed(p);
+                testing::transpose_v(p);
+                const Result<Plan> plan = planner::choose(p, {});
+                ASSERT_TRUE(plan) << plan.error().text();
+                const Result<planner::LaunchSpec> launch = planner::make_launch(*plan, tensors_of(p));
+                ASSERT_TRUE(launch) << launch.error().text();
+                for (const auto& [tensor, from, to] : launch->maps()) {
+                    ASSERT_NE(tensor, nullptr);
+                    expect_encodable(*from);
+                }
+                EXPECT_EQ(launch->v.size[0], std::max<std::uint64_t>(1, static_cast<std::uint64_t>(ragged ? 2 * seq : seq)));
+                EXPECT_EQ(launch->v.size[1], static_cast<std::uint64_t>(dim));
+                if (ragged) {
+                    EXPECT_EQ(launch->v_edge.box[0], 16u);
+                    EXPECT_EQ(launch->v_edge.base, launch->v.base);
+                } else if (seq > 1) {
+                    // Rows 0, 2, ... and 1, 3, ...: all there are and no more.
+                    const std::uint64_t row = launch->k.stride[1] / 2, rows = static_cast<std::uint64_t>(seq);
+                    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(launch->k_odd.base), reinterpret_cast<std::uintptr_t>(launch->k.base) + row);
+                    EXPECT_EQ(launch->k.size[2] + launch->k_odd.size[2], rows);
+                    EXPECT_EQ(launch->k.size[2], (rows + 1) / 2);
+                    EXPECT_EQ(row, static_cast<std::uint64_t>(32 * dim));
+                }
+            }
 }
 
 // The identity by which TMA's own bounds check ends at a ragged sequence's end (plan/tensor_map.h), in 64-bit arithmetic that wraps.
