@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 SMS = 132  # of an H100
-KERNEL = re.compile(r"(prefill_short|prefill_folded|prefill_fp8|prefill)_\w+?_hd(\d+)_\w+?_m(\d+)n(\d+)s")
+KERNEL = re.compile(r"(prefill_short|prefill_folded|prefill_fp8|prefill_mixed|prefill)_\w+?_hd(\d+)_\w+?_m(\d+)n(\d+)s")
 BYTES = {"bf16": 2, "f16": 2, "e4m3": 1}
 
 

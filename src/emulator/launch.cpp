@@ -66,7 +66,7 @@ Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel
         launch.buffers.push_back({"cu_seqlens_q", params.cu_seqlens_q, bytes, false});
         launch.buffers.push_back({"cu_seqlens_k", params.cu_seqlens_k, bytes, false});
     }
-    if (spec.config.family == Family::prefill_fp8) {
+    if (kv_elem(spec.config) == Elem::e4m3) {
         const i32 kv_heads = params.heads / params.heads_per_kv_head;
         const i32 tokens_q = packed ? params.total_q : params.seqlen_q, tokens_kv = packed ? params.total_kv : params.seqlen_kv;
         for (const auto& [name, view, heads, tokens] :

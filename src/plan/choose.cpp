@@ -58,14 +58,19 @@ Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
     if (device.sm_major != 9 || device.sm_minor != 0)
         return unsupported("device", fmt::format("{} has compute capability {}.{}; the sm90 kernels need 9.0 (H100, H200, H20)", device.name,
                                                  device.sm_major, device.sm_minor));
-    const bool fp8 = p.dtype == DType::e4m3;
+    const bool fp8 = p.dtype == DType::e4m3, fp8_kv = p.kv_dtype == DType::e4m3;
     if (!fp8 && p.dtype != DType::f16 && p.dtype != DType::bf16)
         return unsupported("q", fmt::format("dtype {}; the sm90 kernels take f16, bf16 and e4m3", name_of(p.dtype)));
-    if (p.kv_dtype != p.dtype)
-        return unsupported("k", fmt::format("dtype {} with a {} q; the sm90 kernels take one dtype", name_of(p.kv_dtype), name_of(p.dtype)));
+    if (p.kv_dtype != p.dtype && !fp8_kv)
+        return unsupported("k", fmt::format("dtype {} with a {} q; the sm90 kernels take q's dtype and e4m3", name_of(p.kv_dtype), name_of(p.dtype)));
     if (fp8 ? p.out_dtype != DType::f16 && p.out_dtype != DType::bf16 : p.out_dtype != p.dtype)
         return unsupported("o", fmt::format("dtype {} with {} inputs; the sm90 kernels write {}", name_of(p.out_dtype), name_of(p.dtype),
                                             fp8 ? "f16 and bf16" : "the inputs' dtype"));
+    if (fp8_kv && !fp8 && p.v_transposed)
+        return unsupported("v_transposed", fmt::format("true with a {} q; the sm90 kernels take v transposed where q is e4m3", name_of(p.dtype)));
+    if (fp8_kv && !fp8 && p.scale_block != 0)
+        return unsupported("scale_block", fmt::format("{} with a {} q; the sm90 kernels take scales by block where q is e4m3", p.scale_block,
+                                                      name_of(p.dtype)));
     if (p.scale_block != 0 && p.scale_block != 64 && p.scale_block != 128)
         return unsupported("scale_block", fmt::format("{}; 64 and 128 are supported", p.scale_block));
     for (const auto& [name, scale] : {std::pair{"q_scale", &p.q_scale}, std::pair{"k_scale", &p.k_scale}, std::pair{"v_scale", &p.v_scale}})
@@ -74,7 +79,7 @@ Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
                 return unsupported(name, fmt::format("stride of {} elements; 0 to 2^31 - 1 are supported", stride));
     if (p.v_scale.kind == ScaleKind::channel && p.v_scale.channel != 1 && p.head_dim > 1)
         return unsupported("v_scale", fmt::format("stride of {} elements from channel to channel; 1 is supported", p.v_scale.channel));
-    const std::int64_t step = fp8 ? 16 : 8;
+    const std::int64_t step = fp8_kv ? 16 : 8;
     if (p.head_dim <= 0 || p.head_dim > 256 || p.head_dim % step != 0)
         return unsupported("q", fmt::format("head_dim {}; multiples of {} from {} to 256 are supported", p.head_dim, step, step));
     if (p.heads <= 0 || p.kv_heads <= 0 || p.heads % p.kv_heads != 0)
@@ -102,16 +107,16 @@ Elem elem_of(DType t) { return t == DType::f16 ? Elem::f16 : t == DType::e4m3 ? 
 
 // Columns that a kernel multiplies for a problem's head_dim.
 int class_of(const AttentionProblem& p) {
-    if (p.dtype == DType::e4m3) return p.head_dim <= 64 ? 64 : p.head_dim <= 128 ? 128 : 256;
+    if (p.kv_dtype == DType::e4m3) return p.head_dim <= 64 ? 64 : p.head_dim <= 128 ? 128 : 256;
     return *std::find_if(std::begin(kClasses), std::end(kClasses), [&](int d) { return d >= p.head_dim; });
 }
 
 bool fits(const KernelConfig& c, const AttentionProblem& p) {
     // The families for short prompts are chosen by the size of the batch, and their bits are not the main family's.
     if (p.batch_invariant && (c.family == Family::prefill_short || c.family == Family::prefill_folded)) return false;
-    return c.elem == elem_of(p.dtype) && c.out == elem_of(p.out_dtype) && c.packed == p.packed && (c.mask == Mask::causal) == p.causal &&
-           (c.scale_block == p.scale_block || (any_scale_block(c) && p.scale_block != 0)) && c.v_transposed == p.v_transposed &&
-           c.head_dim == class_of(p);
+    return c.elem == elem_of(p.dtype) && kv_elem(c) == elem_of(p.kv_dtype) && c.out == elem_of(p.out_dtype) && c.packed == p.packed &&
+           (c.mask == Mask::causal) == p.causal && (c.scale_block == p.scale_block || (any_scale_block(c) && p.scale_block != 0)) &&
+           c.v_transposed == p.v_transposed && c.head_dim == class_of(p);
 }
 
 // Heads whose tiles run together: their K and V share L2 (0.64 of it: 32 of an H100's 50 MB), and no more heads of 4 tiles than make a wave (33 on
@@ -119,7 +124,7 @@ bool fits(const KernelConfig& c, const AttentionProblem& p) {
 // causal). Of 4 to 7 tiles a sequence two waves: 2 x 512 causal is then one group, in which the longest tiles of all heads come first (12.5 us
 // against 14.1), 32 x 512 gains 2% and 4 x 512 1%; at 8 tiles (16 x 1024) more heads than 44 lose.
 std::int64_t heads_per_group(const KernelConfig& c, const AttentionProblem& p, const DeviceInfo& device) {
-    const std::int64_t kv_bytes = std::max<std::int64_t>(1, 2 * p.max_seqlen_kv * c.head_dim * elem_bytes(c.elem));
+    const std::int64_t kv_bytes = std::max<std::int64_t>(1, 2 * p.max_seqlen_kv * c.head_dim * elem_bytes(kv_elem(c)));
     const std::int64_t group = p.heads / p.kv_heads;
     const std::int64_t tiles = (p.max_seqlen_q + geometry(c).tile_m - 1) / geometry(c).tile_m;
     const std::int64_t in_waves = tiles >= 4 && tiles < 8 ? 2 * device.num_sms / tiles : device.num_sms / 4;

@@ -43,6 +43,10 @@ constexpr TileCost kCosts[] = {
     {Family::prefill_fp8, 128, 128, 2, 2.05, 1.567, 0.955},
     {Family::prefill_fp8, 128, 128, 3, 2.29, 2.012, 0.991},
     {Family::prefill_fp8, 256, 128, 2, 5.23, 2.301, 0.970},
+    // As prefill's, until measured.
+    {Family::prefill_mixed, 64, 128, 2, 0.66, 1.273, 0.970},
+    {Family::prefill_mixed, 128, 128, 2, 1.21, 1.628, 1.012},
+    {Family::prefill_mixed, 256, 48, 2, 4.76, 1.120, 0.999},
 };
 
 const TileCost* find_cost(const KernelConfig& c) {
@@ -87,7 +91,7 @@ double modelled_us(const KernelConfig& c, const AttentionProblem& p, const Devic
         compute = p.causal ? std::max(longest, all * sequences / sms + shortest / 2) : std::ceil(jobs / sms) * longest;
     }
     const double bytes = static_cast<double>(p.head_dim) * (static_cast<double>(p.tokens_q * p.heads) * (elem_bytes(c.elem) + elem_bytes(c.out)) +
-                                                            2.0 * static_cast<double>(p.tokens_kv * p.kv_heads) * elem_bytes(c.elem));
+                                                            2.0 * static_cast<double>(p.tokens_kv * p.kv_heads) * elem_bytes(kv_elem(c)));
     const double bandwidth = kBytesPerUs * device.num_sms / kH100Multiprocessors;
     return kLaunchUs + soft_max(compute, bytes / bandwidth);
 }

@@ -19,6 +19,7 @@ constexpr i32 clamp_high(i32 v, i32 high) { return v > high ? high : v; }
 //   prefill_folded  as prefill; the two warpgroups' rows are not neighbours
 //   prefill_fp8     as prefill; V as TMA brings it waits in `v`, and what the products read, [head_dim, keys], is written to `vt` from there;
 //                   given transposed, it comes to `vt` at once, or ragged, at the nearest 16 bytes before its place, to `v`, with 16 keys more
+//   prefill_mixed   as prefill; K and V as TMA brings them wait in `raw`, not swizzled, and are written to `k` and `v` as 16-bit numbers from there
 struct Geometry {
     i32 tile_m;           // query rows of a job
     i32 slab_columns;     // elements in 128 bytes
@@ -30,13 +31,16 @@ struct Geometry {
     i32 v_stages;         // V blocks in flight
     i32 vt_stages;        // transposed V blocks
     i32 vt_block;         // bytes of one
+    i32 raw_stages;       // e4m3 blocks, K's and V's together
+    i32 raw_slab;         // bytes of one's slab, which has as many columns as a 16-bit slab
+    i32 raw_block;        // bytes of one
     i32 rings;            // rings of K and of V
     i32 q_slots;          // query tiles in flight: two let the next job's queries arrive while this one's are read
     i32 o_slab;           // bytes of 64 staged output rows, one slab wide
     i32 o_slabs;          // slabs of the whole output
     i32 o_staged;         // slabs that a warpgroup stages at a time
     i32 merge_bytes;      // prefill_short: one warpgroup's partial result, 64 rows of float32 and two scalars a row and thread
-    i32 q, k, v, vt, o, merge;  // offsets
+    i32 q, k, v, vt, raw, o, merge;  // offsets
     i32 jobs;             // ring of job descriptions
     i32 scales;           // prefill_fp8 with blocks of scales: multipliers of the block that follows each transposed one
     i32 barriers;
@@ -80,12 +84,16 @@ constexpr Geometry geometry(const KernelConfig& c) {
     g.v_stages = !transposes ? c.stages : v_direct(c) ? 0 : g.slabs > 1 ? 1 : 2;
     g.vt_stages = !transposes ? 0 : v_direct(c) && g.slabs == 1 ? 4 : 2;
     g.vt_block = ceil_div(c.tile_n, kSlabBytes) * c.head_dim * kSlabBytes;
+    // prefill_mixed: one block is converted while the next ones arrive; from hd128 on there is no room for more than two.
+    g.raw_stages = c.family != Family::prefill_mixed ? 0 : g.slabs > 1 ? 2 : 4;
+    g.raw_slab = g.raw_stages > 0 ? g.kv_slab / 2 : 0;
+    g.raw_block = g.slabs * g.raw_slab;
     const i32 k_bytes = g.rings * c.stages * g.kv_block;
-    const i32 v_bytes = g.rings * g.v_stages * v_block_stride(c, g) + g.vt_stages * g.vt_block;
+    const i32 v_bytes = g.rings * g.v_stages * v_block_stride(c, g) + g.vt_stages * g.vt_block + g.raw_stages * g.raw_block;
     const i32 merges = split ? c.consumers - 1 : 0;
-    // full and empty of: q per warpgroup and slot, k and v per ring and stage, vt per stage, job slots, merges.
+    // full and empty of: q per warpgroup and slot, k and v per ring and stage, vt and raw per stage, job slots, merges.
     const i32 scales = c.scale_block != 0 ? g.vt_stages * scale_bytes() : 0;
-    const i32 kv_barriers = g.rings * (c.stages + g.v_stages) + g.vt_stages;
+    const i32 kv_barriers = g.rings * (c.stages + g.v_stages) + g.vt_stages + g.raw_stages;
     const i32 most_barriers = 2 * (2 * row_groups + kv_barriers + kJobSlots + merges);
     const i32 free = kSharedLimit - k_bytes - v_bytes - merges * g.merge_bytes - kJobSlots * kJobBytes - scales - most_barriers * 8 - g.q_tile;
     g.q_slots = free >= g.q_tile + row_groups * g.o_slabs * g.o_slab ? 2 : 1;
@@ -94,6 +102,7 @@ constexpr Geometry geometry(const KernelConfig& c) {
     g.k = g.q + g.q_slots * g.q_tile;
     g.v = g.k + k_bytes;
     g.vt = g.v + g.rings * g.v_stages * v_block_stride(c, g);
+    g.raw = g.vt + g.vt_stages * g.vt_block;
     g.o = g.v + v_bytes;
     g.merge = g.o + row_groups * g.o_staged * g.o_slab;
     g.jobs = g.merge + merges * g.merge_bytes;

@@ -20,12 +20,13 @@ enum class Family : u8 {
     prefill_short,  // one wave of balanced job lists (kernels/prefill_short)
     prefill_folded, // causal: a job pairs a tile near the end of a prompt with one near its start, so that jobs are alike (kernels/prefill_folded)
     prefill_fp8,    // e4m3 k and v: as prefill, with V transposed by the producer's warpgroup or given so (kernels/prefill_fp8)
+    prefill_mixed,  // 16-bit q, e4m3 k and v: as prefill, with K and V converted to q's type by the producer's warpgroup (kernels/prefill_mixed)
 };
 
 // A kernel, wholly. Every field changes the machine code; nothing else does.
 struct KernelConfig {
     Family family = Family::prefill;
-    Elem elem = Elem::bf16;   // q, k and v
+    Elem elem = Elem::bf16;   // q, k and v; prefill_mixed: q, and what k and v are multiplied as
     Elem out = Elem::bf16;    // o
     Mask mask = Mask::full;
     i32 head_dim = 128;       // columns that are multiplied: the problem's head_dim rounded up to a class, a multiple of 16
@@ -45,5 +46,7 @@ struct KernelConfig {
 constexpr bool v_direct(const KernelConfig& c) { return c.v_transposed && !c.packed; }
 // Multipliers by blocks of 64 tokens or of 128, as the launch says.
 constexpr bool any_scale_block(const KernelConfig& c) { return c.scale_block == 64 && (c.v_transposed || c.out == Elem::e4m3); }
+// Of k and v in global memory.
+constexpr Elem kv_elem(const KernelConfig& c) { return c.family == Family::prefill_mixed ? Elem::e4m3 : c.elem; }
 
 }  // namespace hopfill

@@ -48,6 +48,10 @@ constexpr TileRow kTiles[] = {
     {Family::prefill_fp8, 128, 128, 4, 2, true, Layouts::both},
     {Family::prefill_fp8, 128, 128, 3, 3, false, Layouts::dense},
     {Family::prefill_fp8, 256, 128, 2, 2, false, Layouts::both},
+    // 16-bit Q on E4M3 K and V: prefill's rows, with room taken by the blocks as they arrive: one query tile at hd128, N = 48 at hd256.
+    {Family::prefill_mixed, 64, 128, 3, 2, true, Layouts::both},
+    {Family::prefill_mixed, 128, 128, 2, 2, true, Layouts::both},
+    {Family::prefill_mixed, 256, 48, 2, 2, false, Layouts::both},
 };
 constexpr Mask kMasks[] = {Mask::full, Mask::causal};
 constexpr Elem kElems[] = {Elem::bf16, Elem::f16};
@@ -59,30 +63,37 @@ constexpr bool has_mask(Family f, Mask m) {
     return f == Family::prefill_folded ? m == Mask::causal : f == Family::prefill_short ? m == Mask::full : true;
 }
 
-// The catalogue's kernels, one by one. Jobs of unequal length (causal, ragged) and of short prompts are drawn from a counter; equal ones are dealt.
+// Jobs of unequal length (causal, ragged) and of short prompts are drawn from a counter; equal ones are dealt.
 template <class F>
-constexpr void for_each_catalogued(F f) {
+constexpr void for_each_tile(F f) {
     const auto config = [](const TileRow& r, Mask m, Elem out, bool packed) {
         const bool fp8 = r.family == Family::prefill_fp8;
         // (The dealing producer of three e4m3 warpgroups does not fit in its 32 registers.)
         const bool dynamic = packed || m == Mask::causal || r.family == Family::prefill_short || (fp8 && r.consumers == 3);
         return KernelConfig{r.family, fp8 ? Elem::e4m3 : out, out, m, r.head_dim, r.tile_n, r.stages, r.consumers, packed, dynamic, r.pingpong};
     };
-    const auto has_layout = [](const TileRow& r, bool packed) { return r.layouts == Layouts::both || packed == (r.layouts == Layouts::packed); };
     for (const TileRow& r : kTiles)
         for (Mask m : kMasks)
             for (Elem e : kElems)
                 for (const bool packed : kLayouts)
-                    if (has_mask(r.family, m) && has_layout(r, packed)) f(config(r, m, e, packed));
+                    if (has_mask(r.family, m) && (r.layouts == Layouts::both || packed == (r.layouts == Layouts::packed))) f(config(r, m, e, packed));
+}
+
+// Of the mixed kernels every build compiles bf16 at hd128.
+constexpr bool waits_for_use(const KernelConfig& c) { return c.family == Family::prefill_mixed && (c.elem != Elem::bf16 || c.head_dim != 128); }
+
+// The catalogue's kernels, one by one.
+template <class F>
+constexpr void for_each_catalogued(F f) {
+    for_each_tile([&](const KernelConfig& c) {
+        if (!waits_for_use(c)) f(c);
+    });
     // V given transposed, at the head dimension that most models have.
-    for (const TileRow& r : kTiles)
-        for (Mask m : kMasks)
-            for (const bool packed : kLayouts) {
-                if (r.family != Family::prefill_fp8 || r.head_dim != 128 || !has_layout(r, packed)) continue;
-                KernelConfig c = config(r, m, Elem::bf16, packed);
-                c.v_transposed = true;
-                f(c);
-            }
+    for_each_tile([&](KernelConfig c) {
+        if (c.family != Family::prefill_fp8 || c.head_dim != 128 || c.out != Elem::bf16) return;
+        c.v_transposed = true;
+        f(c);
+    });
 }
 
 constexpr i32 kernel_count() {
@@ -106,7 +117,7 @@ constexpr KernelTable make_kernel_table() {
 constexpr KernelTable kKernelTable = make_kernel_table();
 
 // Kernels that the planner may choose and no build compiles for the GPU: their first use does. E4M3 with multipliers by block, V given transposed
-// where the catalogue does not have it, and both, with one kernel for blocks of 64 tokens and of 128.
+// where the catalogue does not have it, and both, with one kernel for blocks of 64 tokens and of 128; most mixed ones.
 template <class F>
 constexpr void for_each_first_use(F f) {
     // Three warpgroups leave no registers for a block's multipliers, and pay most where the catalogue has them.
@@ -127,6 +138,9 @@ constexpr void for_each_first_use(F f) {
     for (const KernelConfig& c : kKernelTable.row)
         for (const i32 block : {0, 64})
             if (is_base(c) && !catalogued(with(c, true, block))) f(with(c, true, block));
+    for_each_tile([&](const KernelConfig& c) {
+        if (waits_for_use(c)) f(c);
+    });
 }
 
 constexpr i32 first_use_count() {

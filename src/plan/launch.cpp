@@ -26,7 +26,8 @@ std::uint64_t stride_bytes(std::int64_t stride, std::int64_t extent, int bytes) 
     return extent <= 1 ? 16 : static_cast<std::uint64_t>(stride) * static_cast<std::uint64_t>(bytes);
 }
 
-TensorMapSpec spec_of(const TensorView& t, const void* fallback, Elem elem, bool packed, int rows) {
+// `columns`: what a row of the box has, a slab's. A slab that the swizzle of 128 bytes does not fill is not swizzled.
+TensorMapSpec spec_of(const TensorView& t, const void* fallback, Elem elem, bool packed, int rows, int columns) {
     const int bytes = elem_bytes(elem);
     const std::size_t seq = packed ? 0 : 1, heads = seq + 1, dim = seq + 2;
     const auto extent = [&](std::size_t i) { return static_cast<std::uint64_t>(std::max<std::int64_t>(1, t.shape[i])); };
@@ -42,7 +43,8 @@ TensorMapSpec spec_of(const TensorView& t, const void* fallback, Elem elem, bool
         s.size = {extent(dim), extent(heads), extent(seq), extent(0), 1};
         s.stride = {head, row, stride(0), 16};
     }
-    s.box = {static_cast<std::uint32_t>(kSlabBytes / bytes), 1, static_cast<std::uint32_t>(rows), 1, 1};
+    if (columns * bytes < kSlabBytes) s.swizzle = Swizzle::none;
+    s.box = {static_cast<std::uint32_t>(columns), 1, static_cast<std::uint32_t>(rows), 1, 1};
     return s;
 }
 
@@ -139,11 +141,12 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     a.q_tiles = static_cast<i32>(plan.jobs / (p.heads * (p.packed ? 1 : p.batch)));
     a.heads_per_group = static_cast<i32>(plan.heads_per_group);
 
-    spec.q = spec_of(t.q, t.q.data, c.elem, p.packed, kRowsPerWarpgroup);
-    spec.k = spec_of(t.k, t.q.data, c.elem, p.packed, c.tile_n);
-    spec.o = spec_of(t.o, t.q.data, c.out, p.packed, kRowsPerWarpgroup);
+    const int columns = geometry(c).slab_columns;
+    spec.q = spec_of(t.q, t.q.data, c.elem, p.packed, kRowsPerWarpgroup, columns);
+    spec.k = spec_of(t.k, t.q.data, kv_elem(c), p.packed, c.tile_n, columns);
+    spec.o = spec_of(t.o, t.q.data, c.out, p.packed, kRowsPerWarpgroup, kSlabBytes / elem_bytes(c.out));
     if (!c.v_transposed) {
-        spec.v = spec_of(t.v, t.q.data, c.elem, p.packed, c.tile_n);
+        spec.v = spec_of(t.v, t.q.data, kv_elem(c), p.packed, c.tile_n, columns);
         return spec;
     }
     spec.v = transposed_spec_of(t.v, t.q.data, c, kSlabBytes);

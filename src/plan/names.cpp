@@ -22,9 +22,10 @@ const char* text(Family f) {
         case Family::prefill: return "prefill";
         case Family::prefill_short: return "prefill_short";
         case Family::prefill_folded: return "prefill_folded";
-        case Family::prefill_fp8: break;
+        case Family::prefill_fp8: return "prefill_fp8";
+        case Family::prefill_mixed: break;
     }
-    return "prefill_fp8";
+    return "prefill_mixed";
 }
 
 }  // namespace

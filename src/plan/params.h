@@ -38,7 +38,7 @@ struct ScaleView {
     i32 heads_per_entry;      // q: consecutive query heads that share an entry (1, or heads_per_kv_head); k and v: 1
 };
 
-// prefill_fp8.
+// prefill_fp8 and prefill_mixed.
 struct PrefillFp8Params : PrefillParams {
     ScaleView q_scale, k_scale, v_scale;
     const float* v_channel_scale;   // [kv_heads, head_dim] with a row stride of v_channel_stride, beside v_scale, or null

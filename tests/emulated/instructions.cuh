@@ -184,7 +184,8 @@ void matrix_kernel(HOPFILL_GRID_CONSTANT const MatrixParams p) {
 }
 
 // Scalar instructions: thread i's word i, i + 32, ... through one of them. Operations of several operands take the words that follow.
-enum class Scalar : u8 { exp2, log2, maximum, fma, pack_bf16, pack_f16, pack_e4m3, exchange, divide, reciprocal, unpack_bf16, unpack_f16 };
+enum class Scalar : u8 { exp2, log2, maximum, fma, pack_bf16, pack_f16, pack_e4m3, exchange, divide, reciprocal, unpack_bf16, unpack_f16,
+                         widen_bf16, widen_f16 };
 
 struct ScalarParams {
     const u32* in;  // count words, and three more
@@ -228,6 +229,10 @@ void scalar_kernel(HOPFILL_GRID_CONSTANT const ScalarParams p) {
                 float lo, hi;
                 sm90::unpack2<S == Scalar::unpack_bf16 ? Elem::bf16 : Elem::f16>(sm90::load_global(p.in + i), lo, hi);
                 r = sm90::float_bits(i / 32 % 2 == 0 ? lo : hi);
+            } else if constexpr (S == Scalar::widen_bf16 || S == Scalar::widen_f16) {
+                u32 lo, hi;
+                sm90::unpack4_e4m3<S == Scalar::widen_bf16 ? Elem::bf16 : Elem::f16>(sm90::load_global(p.in + i), lo, hi);
+                r = i / 32 % 2 == 0 ? lo : hi;
             } else
                 r = sm90::pack4_e4m3(v[0], v[1], v[2], v[3]);
             sm90::store_global(p.out + i, r);
@@ -300,6 +305,20 @@ void vector_kernel(HOPFILL_GRID_CONSTANT const SharedParams p) {
             sm90::store_global8(p.out + lane * 4 + i, half);
         }
     }
+}
+
+// Words of 16 bytes through shared memory, another lane's.
+template <i32 Threads = 32>
+HOPFILL_KERNEL(Threads)
+void shared16_kernel(HOPFILL_GRID_CONSTANT const SharedParams p) {
+    u8* const shared = sm90::shared_memory();
+    const u32 lane = sm90::thread_index();
+    u32 w[4];
+    sm90::load_global16(p.in + lane * 4, w);
+    sm90::store_shared16(shared + lane * 16, w);
+    sm90::sync_warp();
+    sm90::load_shared16(shared + (lane ^ 5) * 16, w);
+    sm90::store_global16(p.out + lane * 4, w);
 }
 
 // How many lanes are elected, whether twice the same, and whether the lane's own answer agrees.

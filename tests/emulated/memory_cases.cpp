@@ -273,6 +273,11 @@ void add_scalar_cases(Cases& cases) {
     add_scalar<Scalar::pack_bf16>(cases, "cvt bf16x2", "pack_bf16", values_to_round(Elem::bf16), {});
     add_scalar<Scalar::pack_f16>(cases, "cvt f16x2", "pack_f16", values_to_round(Elem::f16), {});
     add_scalar<Scalar::pack_e4m3>(cases, "cvt e4m3x2", "pack_e4m3", values_to_round(Elem::e4m3), {});
+    // Every byte in every place, each word twice: once for its low half, once for its high one.
+    std::vector<float> bytes;
+    for (u32 i = 0; i < 512; ++i) bytes.push_back(emulator::from_bits((i / 64 * 32 + i % 32) * 0x01010101u + 0x6b3500u));
+    add_scalar<Scalar::widen_bf16>(cases, "widen e4m3 to bf16", "widen_bf16", bytes, {});
+    add_scalar<Scalar::widen_f16>(cases, "widen e4m3 to f16", "widen_f16", bytes, {});
     std::vector<float> lanes(32);
     for (u32 i = 0; i < 32; ++i) lanes[i] = emulator::from_bits(i * 3 + 7);
     add_scalar<Scalar::exchange>(cases, "exchange shuffles and votes", "exchange", lanes, {});

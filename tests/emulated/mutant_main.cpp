@@ -9,6 +9,7 @@
 #include "prefill/kernel.cuh"
 #include "prefill_folded/kernel.cuh"
 #include "prefill_fp8/kernel.cuh"
+#include "prefill_mixed/kernel.cuh"
 #include "prefill_short/kernel.cuh"
 #include "quantize/kernel.cuh"
 #include "quantize_workload.h"
@@ -39,6 +40,8 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_fp8, Mask::full, false, 64, 64, 2, true},
     {Family::prefill_folded, Mask::causal, true},
     {Family::prefill_folded, Mask::causal, false},
+    {Family::prefill_mixed, Mask::causal, true},
+    {Family::prefill_mixed, Mask::full, false, 256},
 };
 constexpr int kPlanned = sizeof(kWanted) / sizeof(kWanted[0]);
 // And the quantiser of bf16 and of f16.
@@ -62,6 +65,8 @@ void kernel(const PrefillVtParams& p) {
         prefill_folded_kernel<at(Row)>(p);
     else if constexpr (at(Row).family == Family::prefill_fp8)
         prefill_fp8_kernel<at(Row)>(p);
+    else if constexpr (at(Row).family == Family::prefill_mixed)
+        prefill_mixed_kernel<at(Row)>(p);
     else
         prefill_short_kernel<at(Row)>(p);
 }

@@ -30,8 +30,9 @@ LIBRARIES = [
 ]
 
 # The programs of mutant_main.cpp (kWanted there, and the quantiser's two). Files of a family's folder are mutated in that family's programs first.
-CONFIGS = list(range(14))
-OF_FAMILY = {"prefill": [0, 1], "prefill_short": [2, 3], "prefill_fp8": list(range(4, 10)), "prefill_folded": [10, 11], "quantize": [12, 13]}
+CONFIGS = list(range(16))
+OF_FAMILY = {"prefill": [0, 1], "prefill_short": [2, 3], "prefill_fp8": list(range(4, 10)), "prefill_folded": [10, 11], "prefill_mixed": [12, 13],
+             "quantize": [14, 15]}
 
 # What a missing order between threads shows as, depending on which access comes first.
 ORDER = {"read-before-arrival", "overwrite-before-release", "uninitialised-read", "race", "phase-lapped", "barrier-over-arrival"}
@@ -123,7 +124,7 @@ EQUIVALENT = [
     ("prefill/producer.cuh", "        jobs.wait_empty();", "mbarrier wait removed", "",
      "publish(j + 4) comes after load_q(j + 3), which waits for every warp's release of the Q of job j + 1 or later. A warp makes it after its"
      " arrival for job j at job_empty, which follows all its reads of slot j, so this wait never waits and orders nothing more. The transposing"
-     " warps of prefill_fp8 have read slot j before they arrive for its V^T, which the consumers have multiplied by then"),
+     " or converting warps have read slot j before they arrive for the V^T or the K of its first block, which the consumers have multiplied by then"),
     ("kernel.cuh", "        sm90::wait_for_previous_launch();", "launch dependency", "",
      "griddepcontrol.wait makes the launch before visible to the whole grid (PTX ISA 9.7.13.13). The producer has waited before it publishes its"
      " first job, and a consumer touches global memory only after it has acquired a job"),

@@ -359,6 +359,20 @@ TEST(Vector, HalvesAreExact) {
     EXPECT_EQ(out, (std::vector<float>{1, -3, -1, 0x1p-24f}));
 }
 
+// The canonical NaN is each format's own; 0x01 is 2^-9, 0x7e 448.
+TEST(Vector, WideningIsExact) {
+    std::vector<u32> out(4);
+    const auto kernel = [&] {
+        u32 w[4];
+        sm90::unpack4_e4m3<Elem::bf16>(0xff807e01u, w[0], w[1]);
+        sm90::unpack4_e4m3<Elem::f16>(0x7f88b801u, w[2], w[3]);
+        if (sm90::lane_index() != 0) return;
+        for (u32 i = 0; i < 4; ++i) sm90::store_global(&out[i], w[i]);
+    };
+    ASSERT_EQ(kind_of(emulator::emulate({1, 32, 0, 0, {buffer("out", out, true)}}, kernel, {})), "clean");
+    EXPECT_EQ(out, (std::vector<u32>{0x43e03b00u, 0x7fff8000u, 0xbc001800u, 0x7fffa400u}));
+}
+
 TEST(Vector, AtomicMaximumOfManyBlocks) {
     for (std::uint64_t seed = 0; seed < 5; ++seed) {
         std::vector<float> most{0.25f};

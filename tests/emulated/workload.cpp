@@ -31,7 +31,7 @@ struct Workload::Data {
     Case c;
     AttentionProblem problem;
     Result<Plan> plan = Error{};
-    std::vector<std::uint8_t> q, k, v;  // elements of problem.dtype
+    std::vector<std::uint8_t> q, k, v;  // elements of problem.dtype, kv_dtype
     std::vector<float> q_scale, k_scale, v_scale;
     std::vector<std::uint16_t> o, expected_o;
     std::vector<float> lse, expected_lse;
@@ -44,7 +44,7 @@ struct Workload::Data {
         AttentionTensors a;
         if (c.packed) {
             a.q = contiguous(q.data(), t, {problem.tokens_q, problem.heads, problem.head_dim});
-            a.k = contiguous(k.data(), t, {problem.tokens_kv, problem.kv_heads, problem.head_dim});
+            a.k = contiguous(k.data(), problem.kv_dtype, {problem.tokens_kv, problem.kv_heads, problem.head_dim});
             a.v = values(v.data(), {problem.tokens_kv, problem.kv_heads, problem.head_dim});
             a.o = contiguous(out.data(), problem.out_dtype, {problem.tokens_q, problem.heads, problem.head_dim});
             a.lse = contiguous(out_lse.data(), DType::f32, {problem.heads, problem.tokens_q});
@@ -52,14 +52,14 @@ struct Workload::Data {
             a.cu_seqlens_k = contiguous(cu_k.data(), DType::i32, {problem.batch + 1});
         } else {
             a.q = contiguous(q.data(), t, {problem.batch, problem.max_seqlen_q, problem.heads, problem.head_dim});
-            a.k = contiguous(k.data(), t, {problem.batch, problem.max_seqlen_kv, problem.kv_heads, problem.head_dim});
+            a.k = contiguous(k.data(), problem.kv_dtype, {problem.batch, problem.max_seqlen_kv, problem.kv_heads, problem.head_dim});
             a.v = values(v.data(), {problem.batch, problem.max_seqlen_kv, problem.kv_heads, problem.head_dim});
             a.o = contiguous(out.data(), problem.out_dtype, {problem.batch, problem.max_seqlen_q, problem.heads, problem.head_dim});
             a.lse = contiguous(out_lse.data(), DType::f32, {problem.batch, problem.heads, problem.max_seqlen_q});
         }
-        if (c.fp8) {
+        if (c.fp8_kv) {
             const auto floats = [](std::vector<float>& v) { return contiguous(v.data(), DType::f32, {static_cast<std::int64_t>(v.size())}); };
-            a.q_scale = floats(q_scale);
+            if (c.fp8) a.q_scale = floats(q_scale);
             a.k_scale = floats(k_scale);
             a.v_scale = floats(v_scale);
         }
@@ -68,7 +68,7 @@ struct Workload::Data {
 
     // v of this shape, or transposed, with rows of tokens padded to what TMA takes.
     TensorView values(void* data, std::initializer_list<std::int64_t> shape) const {
-        TensorView view = contiguous(data, problem.dtype, shape);
+        TensorView view = contiguous(data, problem.kv_dtype, shape);
         if (!c.v_transposed) return view;
         const std::size_t seq = c.packed ? 0 : 1;
         const std::int64_t tokens = view.shape[seq], heads = problem.kv_heads, columns = problem.head_dim, row = padded(tokens);
@@ -110,6 +110,7 @@ struct Workload::Data {
         p.scale_block = c.scale_block;
         make(k_scale, p.k_scale, p.kv_heads, p.max_seqlen_kv);
         make(v_scale, p.v_scale, p.kv_heads, p.max_seqlen_kv);
+        if (!c.fp8) return;
         make(q_scale, p.q_scale, p.kv_heads, p.max_seqlen_q);
         if (c.scale_block != 0) return;
         q_scale.resize(static_cast<std::size_t>(p.heads), c.integers ? 1.0f : 0.75f);
@@ -122,7 +123,8 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
     d.c = c;
     AttentionProblem& p = d.problem;
     p.out_dtype = c.f16 ? DType::f16 : DType::bf16;
-    p.dtype = p.kv_dtype = c.fp8 ? DType::e4m3 : p.out_dtype;
+    p.dtype = c.fp8 ? DType::e4m3 : p.out_dtype;
+    p.kv_dtype = c.fp8_kv ? DType::e4m3 : p.dtype;
     p.packed = c.packed;
     p.causal = c.causal;
     p.batch = static_cast<std::int64_t>(c.q_lens.size());
@@ -144,11 +146,12 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
     for (int n : c.kv_lens) d.cu_k.push_back(d.cu_k.back() + n);
 
     emulator::Random random(data_seed);
-    const auto fill = [&](std::vector<std::uint8_t>& t, std::int64_t n, auto value) {
-        const std::size_t bytes = static_cast<std::size_t>(size_of(p.dtype));
+    const auto fill = [&](std::vector<std::uint8_t>& t, DType dtype, std::int64_t n, auto value) {
+        const std::size_t bytes = static_cast<std::size_t>(size_of(dtype));
         t.resize(static_cast<std::size_t>(n) * bytes);
         for (std::size_t i = 0; i < t.size(); i += bytes) {
-            const std::uint16_t x = c.fp8 ? emulator::to_e4m3(value()) : c.f16 ? emulator::to_f16(value()) : emulator::to_bf16(value());
+            const float v = value();
+            const std::uint16_t x = dtype == DType::e4m3 ? emulator::to_e4m3(v) : c.f16 ? emulator::to_f16(v) : emulator::to_bf16(v);
             std::memcpy(&t[i], &x, bytes);
         }
     };
@@ -157,16 +160,16 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
     const auto sign = [&](int n) { return random.one_in(static_cast<std::uint32_t>(n)) ? (random.one_in(2) ? 1.0f : -1.0f) : 0.0f; };
     if (c.integers) {
         // Four products of a logit are not 0, on average: over some hundred keys logits are less than 12 apart.
-        fill(d.q, p.tokens_q * row, [&] { return sign(c.head_dim / 8); });
-        fill(d.k, p.tokens_kv * kv_row, [&] { return sign(2); });
-        fill(d.v, p.tokens_kv * kv_row, [&] { return static_cast<float>(random.below(9)) - 4; });
+        fill(d.q, p.dtype, p.tokens_q * row, [&] { return sign(c.head_dim / 8); });
+        fill(d.k, p.kv_dtype, p.tokens_kv * kv_row, [&] { return sign(2); });
+        fill(d.v, p.kv_dtype, p.tokens_kv * kv_row, [&] { return static_cast<float>(random.below(9)) - 4; });
     } else {
-        fill(d.q, p.tokens_q * row, gaussian);
-        fill(d.k, p.tokens_kv * kv_row, gaussian);
-        fill(d.v, p.tokens_kv * kv_row, gaussian);
+        fill(d.q, p.dtype, p.tokens_q * row, gaussian);
+        fill(d.k, p.kv_dtype, p.tokens_kv * kv_row, gaussian);
+        fill(d.v, p.kv_dtype, p.tokens_kv * kv_row, gaussian);
     }
     if (c.v_transposed) d.transpose_values();
-    if (c.fp8) d.make_scales(random);
+    if (c.fp8_kv) d.make_scales(random);
     d.o.resize(static_cast<std::size_t>(p.tokens_q * row));
     d.expected_o.resize(d.o.size());
     d.lse.resize(static_cast<std::size_t>(p.tokens_q * p.heads));
@@ -242,6 +245,7 @@ Case case_of(int variant) {
     c.head_dim = k.head_dim;
     c.f16 = k.out == Elem::f16;
     c.fp8 = k.elem == Elem::e4m3;
+    c.fp8_kv = kv_elem(k) == Elem::e4m3;
     c.scale_block = k.scale_block;
     c.v_transposed = k.v_transposed;
     c.causal = k.mask == Mask::causal;
@@ -260,7 +264,7 @@ std::vector<Case> long_cases(bool per_ring) {
         const KernelConfig& k = planner::kernel_at(static_cast<int>(i));
         Case c = case_of(static_cast<int>(i));
         // Every second kernel of a class with columns that TMA pads.
-        if (i % 4 >= 2) c.head_dim -= c.fp8 ? 16 : 8;
+        if (i % 4 >= 2) c.head_dim -= c.fp8_kv ? 16 : 8;
         const Geometry g = geometry(k);
         const int tile_m = 64 * k.consumers, blocks = 3 * k.stages * (per_ring ? g.rings : 1) + 1, long_kv = blocks * k.tile_n - 5;
         if (k.packed) {
@@ -305,7 +309,7 @@ Case random_case(int variant, std::uint64_t seed) {
     const auto between = [&](int low, int high) { return low + static_cast<int>(random.below(static_cast<std::uint32_t>(high - low + 1))); };
     Case c = case_of(variant);
     const KernelConfig& k = planner::kernel_at(variant);
-    if (random.one_in(3)) c.head_dim -= (c.fp8 ? 16 : 8) * between(0, 3);
+    if (random.one_in(3)) c.head_dim -= (c.fp8_kv ? 16 : 8) * between(0, 3);
     c.kv_heads = between(1, 2);
     c.heads = c.kv_heads * between(1, 3);
     c.blocks = between(1, 4);
@@ -323,8 +327,10 @@ Case random_case(int variant, std::uint64_t seed) {
 }
 
 bool travels(const KernelConfig& k) {
+    const bool ragged = k.packed && k.mask == Mask::causal, plain = !k.packed && k.mask == Mask::full;
+    if (k.family == Family::prefill_mixed) return k.elem == Elem::bf16 ? k.head_dim == 128 || ragged : plain;
     if (k.scale_block == 0) return true;
-    return k.out == Elem::bf16 && (k.scale_block == 64 ? k.packed && k.mask == Mask::causal : !k.packed && k.mask == Mask::full);
+    return k.out == Elem::bf16 && (k.scale_block == 64 ? ragged : plain);
 }
 
 std::vector<Case> integer_cases() {

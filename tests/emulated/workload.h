@@ -15,8 +15,9 @@ namespace hopfill::testing {
 struct Case {
     std::string name;
     int head_dim = 64;
-    bool f16 = false;          // q, k, v and o; with fp8 o alone
+    bool f16 = false;          // q, k, v and o; with fp8 o alone, with fp8_kv alone q and o
     bool fp8 = false;          // e4m3 q, k and v, with multipliers
+    bool fp8_kv = false;       // e4m3 k and v, with multipliers
     int scale_block = 0;       // fp8: tokens that share a multiplier
     bool v_transposed = false; // fp8: rows of v are of tokens
     bool causal = false;

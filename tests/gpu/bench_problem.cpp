@@ -65,6 +65,8 @@ Result<BenchProblem> parse_problem(const std::string& text) {
             p.dtype = p.kv_dtype = DType::e4m3;  // after the type of o
         } else if (w == "vt") {
             p.v_transposed = true;
+        } else if (w == "kv_e4m3") {
+            p.kv_dtype = DType::e4m3;
         } else if (w == "causal" || w == "packed" || w == "lse") {
             (w == "causal" ? p.causal : w == "packed" ? p.packed : p.want_lse) = true;
         } else if (w.starts_with("len=")) {
@@ -126,8 +128,13 @@ double BenchProblem::flops() const {
 
 std::vector<check::Case> BenchProblem::small_cases() const {
     check::Case c;
-    c.dtype = c.kv_dtype = problem.dtype;
+    c.dtype = problem.dtype;
+    c.kv_dtype = problem.kv_dtype;
     c.out_dtype = problem.out_dtype;
+    if (c.kv_dtype != c.dtype) {
+        c.k_scale = ScaleKind::sequence;
+        c.v_scale = ScaleKind::channel;
+    }
     c.packed = problem.packed;
     c.v_transposed = problem.v_transposed;
     c.causal = problem.causal;
@@ -183,17 +190,17 @@ Result<AttentionTensors> BenchTensors::make(const BenchProblem& b) {
     const AttentionProblem& p = b.problem;
     const std::int64_t q = p.tokens_q * p.heads * p.head_dim, kv = p.tokens_kv * p.kv_heads * p.head_dim;
     if (auto r = fill(q_, q, p.dtype, 1); !r) return r.error();
-    if (auto r = fill(k_, kv, p.dtype, 2); !r) return r.error();
+    if (auto r = fill(k_, kv, p.kv_dtype, 2); !r) return r.error();
     const std::int64_t rows = p.kv_heads * p.head_dim * (p.packed ? padded(p.tokens_kv) : p.batch * padded(p.max_seqlen_kv));
-    if (auto r = fill(v_, p.v_transposed ? rows : kv, p.dtype, 3); !r) return r.error();
+    if (auto r = fill(v_, p.v_transposed ? rows : kv, p.kv_dtype, 3); !r) return r.error();
     if (auto r = grow(o_, static_cast<std::size_t>(2 * q)); !r) return r.error();
     if (auto r = grow(lse_, static_cast<std::size_t>(4 * p.tokens_q * p.heads)); !r) return r.error();
     const Device gpu{Device::Kind::cuda, 0};
     AttentionTensors t;
     if (!p.packed) {
         t.q = contiguous(q_.data, p.dtype, {p.batch, p.max_seqlen_q, p.heads, p.head_dim}, gpu);
-        t.k = contiguous(k_.data, p.dtype, {p.batch, p.max_seqlen_kv, p.kv_heads, p.head_dim}, gpu);
-        t.v = contiguous(v_.data, p.dtype, {p.batch, p.max_seqlen_kv, p.kv_heads, p.head_dim}, gpu);
+        t.k = contiguous(k_.data, p.kv_dtype, {p.batch, p.max_seqlen_kv, p.kv_heads, p.head_dim}, gpu);
+        t.v = contiguous(v_.data, p.kv_dtype, {p.batch, p.max_seqlen_kv, p.kv_heads, p.head_dim}, gpu);
         t.o = contiguous(o_.data, p.out_dtype, {p.batch, p.max_seqlen_q, p.heads, p.head_dim}, gpu);
         if (p.v_transposed) {
             t.v.shape = {p.batch, p.kv_heads, p.head_dim, p.max_seqlen_kv};
@@ -203,8 +210,8 @@ Result<AttentionTensors> BenchTensors::make(const BenchProblem& b) {
         return t;
     }
     t.q = contiguous(q_.data, p.dtype, {p.tokens_q, p.heads, p.head_dim}, gpu);
-    t.k = contiguous(k_.data, p.dtype, {p.tokens_kv, p.kv_heads, p.head_dim}, gpu);
-    t.v = contiguous(v_.data, p.dtype, {p.tokens_kv, p.kv_heads, p.head_dim}, gpu);
+    t.k = contiguous(k_.data, p.kv_dtype, {p.tokens_kv, p.kv_heads, p.head_dim}, gpu);
+    t.v = contiguous(v_.data, p.kv_dtype, {p.tokens_kv, p.kv_heads, p.head_dim}, gpu);
     t.o = contiguous(o_.data, p.out_dtype, {p.tokens_q, p.heads, p.head_dim}, gpu);
     if (p.v_transposed) {
         t.v.shape = {p.kv_heads, p.head_dim, p.tokens_kv, 0};

@@ -11,7 +11,8 @@
 namespace hopfill::gpu {
 
 // "bf16 d128 h32/8 b4 s4096 causal": words in any order; b1 unless said; kv8192 for other lengths of k and v;
-// packed, with s meaning every sequence's length, or len=100,200,300; lse to want it; e4m3 for q, k and v, and then vt for v given transposed.
+// packed, with s meaning every sequence's length, or len=100,200,300; lse to want it; e4m3 for q, k and v, and then vt for v given transposed;
+// kv_e4m3 for k and v alone.
 struct BenchProblem {
     std::string text;
     AttentionProblem problem;

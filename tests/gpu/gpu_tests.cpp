@@ -71,7 +71,8 @@ std::vector<Task> all_tasks() {
     for (std::size_t i = 0; i < table.size(); ++i) {
         BenchProblem kind;
         kind.problem.out_dtype = table[i].out == Elem::f16 ? DType::f16 : DType::bf16;
-        kind.problem.dtype = kind.problem.kv_dtype = table[i].elem == Elem::e4m3 ? DType::e4m3 : kind.problem.out_dtype;
+        kind.problem.dtype = table[i].elem == Elem::e4m3 ? DType::e4m3 : kind.problem.out_dtype;
+        kind.problem.kv_dtype = kv_elem(table[i]) == Elem::e4m3 ? DType::e4m3 : kind.problem.dtype;
         kind.problem.packed = table[i].packed;
         kind.problem.causal = table[i].mask == Mask::causal;
         kind.problem.head_dim = table[i].head_dim;
@@ -194,7 +195,10 @@ TEST_F(Gpu, EvidenceGrid) {
         const auto config = std::ranges::find_if(table, [&](const KernelConfig& c) { return planner::kernel_name(c) == k.name; });
         ASSERT_NE(config, table.end()) << k.name;
         const std::string text =
-            fmt::format("{}{}{} d{} h4/2 {}{}", config->out == Elem::f16 ? "f16" : "bf16", config->elem == Elem::e4m3 ? " e4m3" : "",
+            fmt::format("{}{}{} d{} h4/2 {}{}", config->out == Elem::f16 ? "f16" : "bf16",
+                        kv_elem(*config) != Elem::e4m3   ? ""
+                        : config->elem == Elem::e4m3     ? " e4m3"
+                                                         : " kv_e4m3",
                         config->v_transposed ? " vt" : "", config->head_dim, config->packed ? "len=300,5,130" : "s300 b2",
                         config->mask == Mask::causal ? " causal" : "");
         watch("same bits of " + k.name, std::chrono::seconds(60));

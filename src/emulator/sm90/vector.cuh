@@ -42,6 +42,17 @@ HOPFILL_INLINE void unpack2(u32 v, float& lo, float& hi) {
     hi = E == Elem::bf16 ? emulator::from_bf16(high) : canonical(emulator::from_f16(high));
 }
 
+template <Elem E>
+HOPFILL_INLINE void unpack4_e4m3(u32 v, u32& lo, u32& hi) {
+    u32 r[4];
+    for (u32 i = 0; i < 4; ++i) {
+        const float f = emulator::from_e4m3(static_cast<u8>(v >> 8 * i));
+        r[i] = E == Elem::bf16 ? emulator::to_bf16(f) : emulator::to_f16(f);
+    }
+    lo = r[0] | r[1] << 16;
+    hi = r[2] | r[3] << 16;
+}
+
 HOPFILL_INLINE void atomic_max(float* p, float v, Site at = Site::current()) {
     emulator::global_max(reinterpret_cast<u32*>(p), __builtin_bit_cast(u32, emulator::checked(v, at)), at);
 }

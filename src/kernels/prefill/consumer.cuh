@@ -6,18 +6,19 @@
 
 namespace hopfill {
 
-template <KernelConfig C>
-struct Consumer : Mainloop<C> {
-    using Base = Mainloop<C>;
+template <KernelConfig C, class Scales = NoScales<C>>
+struct Consumer : Mainloop<C, Scales> {
+    using Base = Mainloop<C, Scales>;
     using Base::k, Base::v, Base::q, Base::shared, Base::params, Base::warpgroup, Base::kN, Base::kD;
     using Base::wait_turn, Base::pass_turn, Base::release, Base::multiply_qk, Base::multiply_pv, Base::step, Base::zero, Base::first_key;
-    using Base::next_job, Base::finish_job, Base::finish_sums, Base::first_block, Base::release_q;
+    using Base::next_job, Base::finish_job, Base::finish_sums, Base::first_block, Base::release_q, Base::scales;
 
     HOPFILL_INLINE Consumer(const PrefillParams& p, Shared<C> s, u32 w) : Base(p, s, w, w, 0) {}
 
-    HOPFILL_INLINE void open_job(u32 slot, i32 (&limit)[2], i32& n) const {
+    HOPFILL_INLINE void open_job(u32 slot, i32 (&limit)[2], i32& n) {
         this->row_limits(shared.job(slot), limit);
         n = sm90::load_shared(&shared.job(slot)->blocks) - 1;
+        scales.open(params, shared.job(slot));
     }
 
     HOPFILL_INLINE void run() {
@@ -69,7 +70,7 @@ struct Consumer : Mainloop<C> {
                 sm90::pin_registers(s);
                 release(k);
                 mask_block<C>(s, first_key(n), limit);
-                softmax.template start<kN, Base::kByRow>(s, params.scale_log2);
+                softmax.template start<kN, Base::kByRow>(s, scales.logit(params));
                 sm90::wgmma_wait<0>();
                 sm90::pin_registers(o);
                 release(v);

@@ -12,7 +12,16 @@
 
 namespace hopfill {
 
+// Multipliers of k and v: none. (prefill_mixed/scales.cuh has some.)
 template <KernelConfig C>
+struct NoScales {
+    HOPFILL_INLINE static void open(const PrefillParams&, const Job*) {}
+    HOPFILL_INLINE static float logit(const PrefillParams& p) { return p.scale_log2; }
+    HOPFILL_INLINE static void scale_rows(const PrefillParams&, const Job*, float (&)[2]) {}
+    HOPFILL_INLINE static void scale_columns(const PrefillParams&, i32, float (&)[C.head_dim / 2]) {}
+};
+
+template <KernelConfig C, class Scales = NoScales<C>>
 struct Mainloop {
     static constexpr Geometry kGeometry = geometry(C);
     static constexpr i32 kN = C.tile_n;
@@ -29,6 +38,7 @@ struct Mainloop {
     Ring<C.stages> k, v;
     Ring<kJobSlots> jobs;
     Ring<kGeometry.q_slots> q;
+    Scales scales;
 
     HOPFILL_INLINE Mainloop(const PrefillParams& p, Shared<C> s, u32 w, u32 rows, u32 kv_ring)
         : params(p), shared(s), warpgroup(w), row_group(rows), ring(kv_ring), k(s.k_full(kv_ring), s.k_empty(kv_ring)),
@@ -108,7 +118,7 @@ struct Mainloop {
         sm90::pin_registers(s);
         release(k);
         if constexpr (Masked) mask_block<C>(s, first_key(n), limit);
-        softmax.step<kN, kByRow>(s, params.scale_log2, rescale);
+        softmax.step<kN, kByRow>(s, scales.logit(params), rescale);
         if constexpr (kByRow) sm90::compute_before_wait(softmax.sum[0]);
         sm90::wgmma_wait<0>();
         sm90::pin_registers(o);
@@ -139,7 +149,7 @@ struct Mainloop {
     }
 
     // The output rows of a job whose products are complete; then its slot may be used again.
-    HOPFILL_INLINE void finish_job(u32 slot, const float (&o)[kD / 2], const float (&inverse)[2]) {
+    HOPFILL_INLINE void finish_job(u32 slot, float (&o)[kD / 2], const float (&inverse)[2]) {
         const Job* at = shared.job(slot);
         Job job;
         job.head = sm90::load_shared(&at->head);
@@ -149,6 +159,7 @@ struct Mainloop {
         job.q_start = sm90::load_shared(&at->q_start);
         sm90::sync_warp();
         if (warp_leader()) sm90::mbarrier_arrive(jobs.empty + slot);
+        scales.scale_columns(params, job.head, o);
         store_output<C>(params, job, row_group, shared.o(row_group), o, inverse);
     }
 
@@ -156,6 +167,7 @@ struct Mainloop {
     HOPFILL_INLINE void finish_sums(u32 slot, Softmax& softmax, float (&inverse)[2]) const {
         float lse[2];
         softmax.finish(inverse, lse);
+        scales.scale_rows(params, shared.job(slot), inverse);
         store_lse<C>(params, shared.job(slot), row_group, lse);
     }
 
@@ -172,7 +184,7 @@ struct Mainloop {
         sm90::pin_registers(s);
         release(k);
         mask_block<C>(s, first_key(n), limit);
-        softmax.start<kN, kByRow>(s, params.scale_log2);
+        softmax.start<kN, kByRow>(s, scales.logit(params));
         pack_fragments<C.elem, kN>(s, p);
     }
 

@@ -10,6 +10,9 @@ namespace hopfill {
 template <KernelConfig C>
 struct Producer {
     static constexpr Geometry kGeometry = geometry(C);
+    // Of a block as TMA brings it.
+    static constexpr i32 block_bytes() { return kGeometry.raw_stages > 0 ? kGeometry.raw_block : kGeometry.kv_block; }
+    static constexpr i32 slab_bytes() { return kGeometry.raw_stages > 0 ? kGeometry.raw_slab : kGeometry.kv_slab; }
 
     // A job's KV blocks, in the order of reading: last, last - 1, ... first.
     struct Blocks {
@@ -28,10 +31,10 @@ struct Producer {
     template <i32 Slots>
     HOPFILL_INLINE void load_block(Ring<Slots>& ring, u8* to, const TensorMap* map, const Blocks& b, i32 n) {
         ring.wait_empty();
-        sm90::mbarrier_arrive_expect_bytes(ring.full_barrier(), kGeometry.kv_block);
+        sm90::mbarrier_arrive_expect_bytes(ring.full_barrier(), block_bytes());
 #pragma unroll
         for (i32 s = 0; s < kGeometry.slabs; ++s)
-            sm90::tma_load(to + s * kGeometry.kv_slab, map, ring.full_barrier(),
+            sm90::tma_load(to + s * slab_bytes(), map, ring.full_barrier(),
                            {s * kGeometry.slab_columns, b.kv_head, b.at.row + n * C.tile_n, b.at.c3, kWrap<C>}, sm90::CacheHint::evict_last);
         ring.advance();
     }
@@ -110,21 +113,26 @@ struct StreamProducer : Producer<C> {
     using Base = Producer<C>;
     using Blocks = typename Base::Blocks;
     using Base::kGeometry;
-    Ring<C.stages> k;
+    // prefill_mixed: one ring of raw blocks for both.
+    static constexpr bool raw() { return kGeometry.raw_stages > 0; }
+    Ring<raw() ? kGeometry.raw_stages : C.stages> k;
     typename VRing<v_direct(C), v_direct(C) ? kGeometry.vt_stages : kGeometry.v_stages>::Type v;
 
     HOPFILL_INLINE StreamProducer(const PrefillParams& p, Shared<C> s)
-        : Base(p, s), k(s.k_full(0), s.k_empty(0)), v(v_direct(C) ? s.vt_full() : s.v_full(0), v_direct(C) ? s.vt_empty() : s.v_empty(0)) {}
+        : Base(p, s), k(raw() ? s.raw_full() : s.k_full(0), raw() ? s.raw_empty() : s.k_empty(0)),
+          v(v_direct(C) ? s.vt_full() : s.v_full(0), v_direct(C) ? s.vt_empty() : s.v_empty(0)) {}
 
     HOPFILL_INLINE void load_k(const Blocks& b, i32 n) {
         if constexpr (v_direct(C))
             load_paired_k(b, n);
         else
-            this->load_block(k, this->shared.k(0, k.slot), &this->params.k, b, n);
+            this->load_block(k, raw() ? this->shared.raw(k.slot) : this->shared.k(0, k.slot), &this->params.k, b, n);
     }
     HOPFILL_INLINE void load_v(const Blocks& b, i32 n) {
         if constexpr (C.v_transposed)
             load_transposed_v(b, n);
+        else if constexpr (raw())
+            this->load_block(k, this->shared.raw(k.slot), &this->params.v, b, n);
         else
             this->load_block(v, this->shared.v(0, v.slot), &this->params.v, b, n);
     }
@@ -206,8 +214,8 @@ private:
         v.advance();
     }
 
-    // prefill_fp8: who transposes a job's last V has to know the next job, or that there is none.
-    static constexpr bool end_early() { return C.family == Family::prefill_fp8; }
+    // Who transposes (prefill_fp8) or converts (prefill_mixed) a job's last V has to know the next job, or that there is none.
+    static constexpr bool end_early() { return C.family == Family::prefill_fp8 || C.family == Family::prefill_mixed; }
 
     HOPFILL_INLINE void open() {
         this->publish(job);

@@ -34,6 +34,7 @@ struct Shared {
     static constexpr bool kSplit = C.family == Family::prefill_short;
     // prefill_fp8: warps of the producer's warpgroup that write V^T, or, where TMA does, the multipliers of blocks beside it.
     static constexpr i32 transposers() { return kGeometry.vt_stages == 0 ? 0 : !v_direct(C) ? 3 : C.scale_block != 0 ? 1 : 0; }
+    static constexpr i32 converters() { return kGeometry.raw_stages > 0 ? 3 : 0; }  // prefill_mixed: the producer's warpgroup but for its first warp
     static constexpr i32 kRowGroups = kSplit ? 1 : C.consumers;
     u8* base;
 
@@ -45,6 +46,7 @@ struct Shared {
         return base + kGeometry.v + (ring * kGeometry.v_stages + stage) * v_block_stride(C, kGeometry);
     }
     HOPFILL_INLINE u8* vt(u32 stage) const { return base + kGeometry.vt + stage * kGeometry.vt_block; }
+    HOPFILL_INLINE u8* raw(u32 stage) const { return base + kGeometry.raw + stage * kGeometry.raw_block; }
     HOPFILL_INLINE float* scales(u32 stage) const { return reinterpret_cast<float*>(base + kGeometry.scales + stage * scale_bytes()); }
     HOPFILL_INLINE Job* job(u32 slot) const { return reinterpret_cast<Job*>(base + kGeometry.jobs + slot * kJobBytes); }
     HOPFILL_INLINE float* merge(u32 warpgroup) const {
@@ -58,11 +60,14 @@ struct Shared {
     // k_full[s]      producer lane (+ bytes)                                           all consumers; prefill_short: the ring's warpgroup
     // k_empty[s]     lane 0 of each consumer warp (4 * consumers; prefill_short: 4)    producer
     // v_full, v_empty  as k; prefill_fp8: the transposing warps wait, and lane 0 of each arrives
+    //                prefill_mixed: of k_full and v_full lane 0 of each converting warp arrives; those warps wait for k_empty and v_empty
     // vt_full[s]     prefill_fp8: lane 0 of each transposing warp; V^T as given and    all consumers
     //                dense: producer lane (+ bytes) too
     // vt_empty[s]    prefill_fp8: lane 0 of each consumer warp                         transposing warps; as above: producer
-    // job_full[j]    producer lane                                                     all consumers; transposing warps
-    // job_empty[j]   4 * consumers: lane 0 of each consumer warp; and of transposers   producer
+    // raw_full[s]    prefill_mixed: producer lane (+ bytes)                            converting warps
+    // raw_empty[s]   prefill_mixed: lane 0 of each converting warp                     producer
+    // job_full[j]    producer lane                                                     all consumers; transposing or converting warps
+    // job_empty[j]   4 * consumers: lane 0 of each consumer warp; of those warps too   producer
     // merge_full[w]  4: lane 0 of each warp of warpgroup w, its partial result written   warpgroup 0 (prefill_short)
     // merge_empty[w] 4: lane 0 of each warp of warpgroup 0, having read it             warpgroup w
     HOPFILL_INLINE u64* barrier(i32 i) const { return reinterpret_cast<u64*>(base + kGeometry.barriers) + i; }
@@ -76,7 +81,10 @@ struct Shared {
     static constexpr i32 first_vt() { return kKv + kGeometry.rings * 2 * (C.stages + kGeometry.v_stages); }
     HOPFILL_INLINE u64* vt_full() const { return barrier(first_vt()); }
     HOPFILL_INLINE u64* vt_empty() const { return barrier(first_vt() + kGeometry.vt_stages); }
-    static constexpr i32 kJobs = first_vt() + 2 * kGeometry.vt_stages;
+    static constexpr i32 first_raw() { return first_vt() + 2 * kGeometry.vt_stages; }
+    HOPFILL_INLINE u64* raw_full() const { return barrier(first_raw()); }
+    HOPFILL_INLINE u64* raw_empty() const { return barrier(first_raw() + kGeometry.raw_stages); }
+    static constexpr i32 kJobs = first_raw() + 2 * kGeometry.raw_stages;
     HOPFILL_INLINE u64* job_full() const { return barrier(kJobs); }
     HOPFILL_INLINE u64* job_empty() const { return barrier(kJobs + kJobSlots); }
     HOPFILL_INLINE u64* merge_full(u32 warpgroup) const { return barrier(kJobs + 2 * kJobSlots + 2 * (warpgroup - 1)); }
@@ -84,16 +92,19 @@ struct Shared {
 
     // One thread, before the block's first barrier.
     HOPFILL_INLINE void init_barriers() const {
+        constexpr u32 kWriters = converters() > 0 ? converters() : 1;
         for (i32 w = 0; w < kRowGroups; ++w) init_ring(q_full(w), kGeometry.q_slots, kSplit ? 4 * C.consumers : 4);
         for (i32 r = 0; r < kGeometry.rings; ++r) {
-            init_ring(k_full(r), C.stages, kSplit ? 4 : 4 * C.consumers);
-            init_ring(v_full(r), kGeometry.v_stages, transposers() > 0 ? transposers() : kSplit ? 4 : 4 * C.consumers);
+            init_ring(k_full(r), C.stages, kSplit ? 4 : 4 * C.consumers, kWriters);
+            init_ring(v_full(r), kGeometry.v_stages, transposers() > 0 ? transposers() : kSplit ? 4 : 4 * C.consumers,
+                      kWriters);
         }
+        if constexpr (converters() > 0) init_ring(raw_full(), kGeometry.raw_stages, converters());
         for (i32 i = 0; i < kGeometry.vt_stages; ++i) {
             sm90::mbarrier_init(vt_full() + i, transposers() + (v_direct(C) ? 1 : 0));
             sm90::mbarrier_init(vt_empty() + i, 4 * C.consumers);
         }
-        init_ring(job_full(), kJobSlots, 4 * C.consumers + transposers());
+        init_ring(job_full(), kJobSlots, 4 * C.consumers + transposers() + converters());
         if constexpr (kSplit) {
             for (i32 w = 1; w < C.consumers; ++w) {
                 sm90::mbarrier_init(merge_full(w), 4);
@@ -104,10 +115,10 @@ struct Shared {
     }
 
 private:
-    // `slots` full barriers, each of one arrival, then as many empty ones.
-    HOPFILL_INLINE static void init_ring(u64* full, i32 slots, u32 readers) {
+    // `slots` full barriers, then as many empty ones.
+    HOPFILL_INLINE static void init_ring(u64* full, i32 slots, u32 readers, u32 writers = 1) {
         for (i32 i = 0; i < slots; ++i) {
-            sm90::mbarrier_init(full + i, 1);
+            sm90::mbarrier_init(full + i, writers);
             sm90::mbarrier_init(full + slots + i, readers);
         }
     }

@@ -42,6 +42,21 @@ HOPFILL_INLINE void unpack2(u32 v, float& lo, float& hi) {
     }
 }
 
+// Four e4m3 numbers, the lowest byte first, to two words of 16-bit ones: exact; NaN becomes the format's own (PTX ISA 9.7.9.21, cvt).
+template <Elem E>
+HOPFILL_INLINE void unpack4_e4m3(u32 v, u32& lo, u32& hi) {
+    static_assert(E == Elem::bf16 || E == Elem::f16);
+    asm("{\n.reg .b16 l, h;\nmov.b32 {l, h}, %2;\ncvt.rn.f16x2.e4m3x2 %0, l;\ncvt.rn.f16x2.e4m3x2 %1, h;\n}\n" : "=r"(lo), "=r"(hi) : "r"(v));
+    if constexpr (E == Elem::bf16) {
+        // There is no way from f16 to bf16 but by float.
+        float v0, v1, v2, v3;
+        unpack2<Elem::f16>(lo, v0, v1);
+        unpack2<Elem::f16>(hi, v2, v3);
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(lo) : "f"(v1), "f"(v0));
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(hi) : "f"(v3), "f"(v2));
+    }
+}
+
 // Relaxed, device scope. Of floats that are not negative, whose order is that of their bits.
 HOPFILL_INLINE void atomic_max(float* p, float v) { atomicMax(reinterpret_cast<u32*>(p), __float_as_uint(v)); }
 

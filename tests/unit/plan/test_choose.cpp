@@ -121,6 +121,24 @@ TEST(Choose, Fp8HasAKernelForEveryHeadDimensionOutputMaskLayoutBlockOfScalesAndL
                         }
 }
 
+TEST(Choose, SixteenBitQueriesOnFp8KeysAndValuesHaveAKernelForEveryHeadDimensionTypeMaskAndLayout) {
+    for (std::int64_t dim = 16; dim <= 256; dim += 16)
+        for (const DType dtype : {DType::bf16, DType::f16})
+            for (const bool causal : {false, true})
+                for (const bool ragged : {false, true}) {
+                    AttentionProblem p = problem(3, 777, dim, causal);
+                    p.dtype = p.out_dtype = dtype;
+                    p.kv_dtype = DType::e4m3;
+                    if (ragged) p = packed(p);
+                    const Result<Plan> plan = planner::choose(p, {});
+                    ASSERT_TRUE(plan) << plan.error().text();
+                    const KernelConfig& c = planner::kernel_at(plan->variant);
+                    EXPECT_EQ(c.family, Family::prefill_mixed);
+                    EXPECT_GE(c.head_dim, dim);
+                    EXPECT_EQ(c.elem == Elem::f16, dtype == DType::f16);
+                }
+}
+
 TEST(Choose, RefusesWhatNoKernelComputes) {
     const auto refuse = [](auto spoil, const char* argument, const char* message) {
         AttentionProblem p = problem(2, 512, 128);
@@ -134,7 +152,13 @@ TEST(Choose, RefusesWhatNoKernelComputes) {
     };
     refuse([](auto& p, auto&) { p.dtype = p.out_dtype = DType::f32; }, "q", "f16, bf16 and e4m3");
     refuse([](auto& p, auto&) { p.out_dtype = DType::f32; }, "o", "inputs' dtype");
-    refuse([](auto& p, auto&) { p.kv_dtype = DType::e4m3; }, "k", "one dtype");
+    refuse([](auto& p, auto&) { p.kv_dtype = DType::f16; }, "k", "q's dtype and e4m3");
+    const auto mixed = [](auto& p) { p.kv_dtype = DType::e4m3; };
+    refuse([&](auto& p, auto&) { mixed(p), p.scale_block = 64; }, "scale_block", "where q is e4m3");
+    refuse([&](auto& p, auto&) { mixed(p), p.v_transposed = true; }, "v_transposed", "where q is e4m3");
+    refuse([&](auto& p, auto&) { mixed(p), p.out_dtype = DType::f16; }, "o", "inputs' dtype");
+    refuse([&](auto& p, auto&) { mixed(p), p.head_dim = 72; }, "q", "multiples of 16");
+    refuse([&](auto& p, auto&) { mixed(p), p.k.seq += 8; }, "k.strides[seq]", "multiple of 16");
     const auto fp8 = [](auto& p) { p.dtype = p.kv_dtype = DType::e4m3; };
     refuse([&](auto& p, auto&) { fp8(p), p.out_dtype = DType::e4m3; }, "o", "f16 and bf16");
     refuse([&](auto& p, auto&) { fp8(p), transpose_v(p), p.v.seq += 8; }, "v.strides[head_dim]", "multiple of 16");

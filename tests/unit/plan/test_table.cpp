@@ -36,14 +36,16 @@ TEST(Geometry, FitsABlockAndMeetsAlignment) {
         EXPECT_EQ(g.threads, planner::threads(c));
         EXPECT_LE(g.threads, 1024);
         // A 128-byte swizzle repeats every 1024 bytes, and wgmma and TMA agree on it only from such an address.
-        for (const i32 offset : {g.q, g.k, g.v, g.vt, g.o}) EXPECT_EQ(offset % 1024, 0);
+        for (const i32 offset : {g.q, g.k, g.v, g.vt, g.raw, g.o}) EXPECT_EQ(offset % 1024, 0);
         EXPECT_EQ(g.kv_slab % 1024, 0);
+        EXPECT_EQ(g.raw_slab % 128, 0);
+        EXPECT_EQ(g.raw_block, g.raw_stages > 0 ? g.kv_block / 2 : 0);
         EXPECT_EQ(g.o_slab % 1024, 0);
         EXPECT_EQ(g.barriers % 8, 0);
         EXPECT_EQ(g.scales % scale_bytes(), 0);
         EXPECT_GE(g.q_slots, 1);
         EXPECT_GE(g.o_staged, 1);
-        const i32 areas[] = {g.q, g.k, g.v, g.vt, g.o, g.merge, g.jobs, g.scales, g.barriers, g.total};
+        const i32 areas[] = {g.q, g.k, g.v, g.vt, g.raw, g.o, g.merge, g.jobs, g.scales, g.barriers, g.total};
         for (std::size_t i = 1; i < std::size(areas); ++i) EXPECT_LE(areas[i - 1], areas[i]);
     }
 }
