@@ -63,9 +63,9 @@ Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
         return unsupported("q", fmt::format("dtype {}; the sm90 kernels take f16, bf16 and e4m3", name_of(p.dtype)));
     if (p.kv_dtype != p.dtype && !fp8_kv)
         return unsupported("k", fmt::format("dtype {} with a {} q; the sm90 kernels take q's dtype and e4m3", name_of(p.kv_dtype), name_of(p.dtype)));
-    if (fp8 ? p.out_dtype != DType::f16 && p.out_dtype != DType::bf16 : p.out_dtype != p.dtype)
+    if (fp8 ? p.out_dtype != DType::f16 && p.out_dtype != DType::bf16 && p.out_dtype != DType::e4m3 : p.out_dtype != p.dtype)
         return unsupported("o", fmt::format("dtype {} with {} inputs; the sm90 kernels write {}", name_of(p.out_dtype), name_of(p.dtype),
-                                            fp8 ? "f16 and bf16" : "the inputs' dtype"));
+                                            fp8 ? "f16, bf16 and e4m3" : "the inputs' dtype"));
     if (fp8_kv && !fp8 && p.v_transposed)
         return unsupported("v_transposed", fmt::format("true with a {} q; the sm90 kernels take v transposed where q is e4m3", name_of(p.dtype)));
     if (fp8_kv && !fp8 && p.scale_block != 0)

@@ -117,7 +117,7 @@ constexpr KernelTable make_kernel_table() {
 constexpr KernelTable kKernelTable = make_kernel_table();
 
 // Kernels that the planner may choose and no build compiles for the GPU: their first use does. E4M3 with multipliers by block, V given transposed
-// where the catalogue does not have it, and both, with one kernel for blocks of 64 tokens and of 128; most mixed ones.
+// where the catalogue does not have it, and both, with one kernel for blocks of 64 tokens and of 128; most mixed ones; and E4M3 with E4M3 output.
 template <class F>
 constexpr void for_each_first_use(F f) {
     // Three warpgroups leave no registers for a block's multipliers, and pay most where the catalogue has them.
@@ -141,6 +141,14 @@ constexpr void for_each_first_use(F f) {
     for_each_tile([&](const KernelConfig& c) {
         if (waits_for_use(c)) f(c);
     });
+    for (const KernelConfig& c : kKernelTable.row)
+        for (const bool v_transposed : {false, true})
+            for (const i32 block : {0, 64}) {
+                if (!is_base(c) || c.out != Elem::bf16) continue;
+                KernelConfig eight = with(c, v_transposed, block);
+                eight.out = Elem::e4m3;
+                f(eight);
+            }
 }
 
 constexpr i32 first_use_count() {

@@ -26,6 +26,7 @@ struct Wanted {
     bool packed;
     i32 head_dim = 64, scale_block = 0, consumers = 2;
     bool v_transposed = false;
+    Elem out = Elem::bf16;
 };
 constexpr Wanted kWanted[] = {
     {Family::prefill, Mask::causal, true},
@@ -37,7 +38,7 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_fp8, Mask::causal, true, 64, 64},
     {Family::prefill_fp8, Mask::causal, false, 64, 0, 3},
     {Family::prefill_fp8, Mask::causal, true, 64, 0, 2, true},
-    {Family::prefill_fp8, Mask::full, false, 64, 64, 2, true},
+    {Family::prefill_fp8, Mask::full, false, 64, 64, 2, true, Elem::e4m3},
     {Family::prefill_folded, Mask::causal, true},
     {Family::prefill_folded, Mask::causal, false},
     {Family::prefill_mixed, Mask::causal, true},
@@ -50,7 +51,7 @@ constexpr int kConfigs = kPlanned + 2;
 constexpr int find(const Wanted& w) {
     for (int i = 0; i < kKernelTable.size + kFirstUseTable.size; ++i) {
         const KernelConfig c = at(i);
-        if (c.family == w.family && c.mask == w.mask && c.packed == w.packed && c.out == Elem::bf16 && c.head_dim == w.head_dim &&
+        if (c.family == w.family && c.mask == w.mask && c.packed == w.packed && c.out == w.out && c.head_dim == w.head_dim &&
             c.scale_block == w.scale_block && c.consumers == w.consumers && c.v_transposed == w.v_transposed)
             return i;
     }

@@ -98,6 +98,9 @@ RULES = [
     ("row edge", r"if \(row( \+ 8)? < q_len\)", [lambda m: f"if (row{m[1] or ''} <= q_len)"], WRONG | {"global-out-of-bounds"}),
     ("row edge", r"(row|first \+ i|share\.rows) < t\.tokens", [lambda m: f"{m[1]} <= t.tokens"],
      WRONG | {"global-out-of-bounds", "uninitialised-read"}),
+    ("keys of the next sequence", r"keys < C\.tile_n", ["keys < -C.tile_n"], WRONG),
+    ("bytes of a row", r"shift % 4", ["shift % 2"], WRONG),
+    ("bytes of a row", r"shift & [84]", ["false"], WRONG),
     ("counter not reset", r"sm90::store_global\(params\.work_counter[^;]*\);", [""], {"work-counter"}),
 ]
 

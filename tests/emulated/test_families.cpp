@@ -11,13 +11,14 @@
 namespace hopfill::testing {
 namespace {
 
-constexpr std::uint64_t kSchedules = 8;
+// Of what is compiled at first use there are many that differ from kernels of the catalogue in little.
+std::uint64_t schedules_of(const Case& c) { return static_cast<std::size_t>(c.variant) < planner::kernel_table().size() ? 8 : 3; }
 
 class Kernels : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Kernels, AreCleanAndRightUnderEverySchedule) {
     Workload work(GetParam(), 1);
-    for (std::uint64_t seed = 0; seed < kSchedules; ++seed) {
+    for (std::uint64_t seed = 0; seed < schedules_of(GetParam()); ++seed) {
         // One schedule to the tensor core's bits, the others quickly.
         const Outcome outcome = work.run({.seed = seed, .exact_sums = seed == 0, .max_steps = 5'000'000}, emulator::run);
         ASSERT_EQ(outcome.kind, "clean") << work.kernel_name() << "\n" << outcome.text;
@@ -30,7 +31,7 @@ INSTANTIATE_TEST_SUITE_P(Table, Kernels, ::testing::ValuesIn(family_cases()), []
 std::vector<Case> short_jobs_cases() {
     std::vector<Case> cases;
     for (const Case& c : family_cases())
-        if (c.packed && !c.f16 && c.scale_block == 0) cases.push_back(short_jobs_case(c.variant));
+        if (c.packed && !c.f16 && !c.e4m3_out && c.scale_block == 0) cases.push_back(short_jobs_case(c.variant));
     return cases;
 }
 INSTANTIATE_TEST_SUITE_P(ShortJobs, Kernels, ::testing::ValuesIn(short_jobs_cases()), [](const auto& info) { return info.param.name; });

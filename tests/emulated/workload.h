@@ -16,6 +16,7 @@ struct Case {
     std::string name;
     int head_dim = 64;
     bool f16 = false;          // q, k, v and o; with fp8 o alone, with fp8_kv alone q and o
+    bool e4m3_out = false;     // fp8: o too
     bool fp8 = false;          // e4m3 q, k and v, with multipliers
     bool fp8_kv = false;       // e4m3 k and v, with multipliers
     int scale_block = 0;       // fp8: tokens that share a multiplier
@@ -66,7 +67,7 @@ public:
     // For other machines: what is to be run, the tensors on the host (outputs poisoned), and what was computed last.
     const Plan& plan() const;
     AttentionTensors tensors();
-    const std::vector<std::uint16_t>& output() const;
+    const std::vector<std::uint8_t>& output() const;
     const std::vector<float>& lse() const;
 
 private:

@@ -96,7 +96,7 @@ TEST(Choose, BatchInvariantPlansTakeOneKernelWhateverTheBatch) {
 
 TEST(Choose, Fp8HasAKernelForEveryHeadDimensionOutputMaskLayoutBlockOfScalesAndLayoutOfV) {
     for (std::int64_t dim = 16; dim <= 256; dim += 16)
-        for (const DType out : {DType::bf16, DType::f16})
+        for (const DType out : {DType::bf16, DType::f16, DType::e4m3})
             for (const bool causal : {false, true})
                 for (const bool ragged : {false, true})
                     for (const int block : {0, 64, 128})
@@ -113,11 +113,11 @@ TEST(Choose, Fp8HasAKernelForEveryHeadDimensionOutputMaskLayoutBlockOfScalesAndL
                             const KernelConfig& c = planner::kernel_at(plan->variant);
                             EXPECT_EQ(c.family, Family::prefill_fp8);
                             EXPECT_GE(c.head_dim, dim);
-                            EXPECT_EQ(c.out == Elem::f16, out == DType::f16);
+                            EXPECT_EQ(c.out, out == DType::bf16 ? Elem::bf16 : out == DType::f16 ? Elem::f16 : Elem::e4m3);
                             EXPECT_EQ(c.packed, ragged);
                             EXPECT_EQ(c.v_transposed, transposed);
-                            // With V given transposed one kernel does blocks of both sizes.
-                            EXPECT_EQ(c.scale_block, transposed && block != 0 ? 64 : block);
+                            // With V given transposed, or with e4m3 output, one kernel does blocks of both sizes.
+                            EXPECT_EQ(c.scale_block, (transposed || out == DType::e4m3) && block != 0 ? 64 : block);
                         }
 }
 
@@ -160,7 +160,8 @@ TEST(Choose, RefusesWhatNoKernelComputes) {
     refuse([&](auto& p, auto&) { mixed(p), p.head_dim = 72; }, "q", "multiples of 16");
     refuse([&](auto& p, auto&) { mixed(p), p.k.seq += 8; }, "k.strides[seq]", "multiple of 16");
     const auto fp8 = [](auto& p) { p.dtype = p.kv_dtype = DType::e4m3; };
-    refuse([&](auto& p, auto&) { fp8(p), p.out_dtype = DType::e4m3; }, "o", "f16 and bf16");
+    refuse([&](auto& p, auto&) { fp8(p), p.out_dtype = DType::f32; }, "o", "f16, bf16 and e4m3");
+    refuse([&](auto& p, auto&) { fp8(p), p.out_dtype = DType::e4m3, p.o.seq += 8; }, "o.strides[seq]", "multiple of 16");
     refuse([&](auto& p, auto&) { fp8(p), transpose_v(p), p.v.seq += 8; }, "v.strides[head_dim]", "multiple of 16");
     refuse([&](auto& p, auto&) { fp8(p), transpose_v(p), p.v.head = -16; }, "v.strides[heads]", "positive multiple of 16");
     refuse([&](auto& p, auto&) { fp8(p), transpose_v(p), p.v.batch = std::int64_t{1} << 39; }, "v.strides[batch]", "below 2^39");
