@@ -124,6 +124,10 @@ EQUIVALENT = [
     ("prefill_short/consumer.cuh", "} else {\nsm90::sync_warp();", "warp barrier removed", "",
      "the lanes' last read of the slot comes before the warp's wgmmas, which wait for all its lanes, or, of a warp without blocks, before the barrier"
      " that its release of Q follows"),
+    ("prefill_mixed/convert.cuh", "const i32 blocks = sm90::load_shared(&shared.job(jobs.slot)->blocks);\nsm90::sync_warp();",
+     "warp barrier removed", "",
+     "as above: the Q of job j + 1 is released after the products with job j's first K, which a converting warp arrives for behind another barrier of"
+     " its lanes, after their reads of slot j"),
     ("prefill/producer.cuh", "        jobs.wait_empty();", "mbarrier wait removed", "",
      "publish(j + 4) comes after load_q(j + 3), which waits for every warp's release of the Q of job j + 1 or later. A warp makes it after its"
      " arrival for job j at job_empty, which follows all its reads of slot j, so this wait never waits and orders nothing more. The transposing"
