@@ -105,6 +105,14 @@ std::optional<KernelImage> unpack(std::string_view bytes) {
     return image;
 }
 
+const std::string* fault_at_first_use(const KernelImage& image) {
+    constexpr int kHarmlessStack = 16;
+    const bool harmless = image.stack_bytes <= kHarmlessStack && image.registers > 0;
+    for (const std::string& fault : image.faults)
+        if (!harmless || is_performance_warning(fault)) return &fault;
+    return nullptr;
+}
+
 void read_log(std::string_view log, KernelImage& image) {
     while (!log.empty()) {
         const std::size_t length = log.find('\n');

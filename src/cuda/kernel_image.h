@@ -28,6 +28,10 @@ struct KernelImage {
 std::string pack(const KernelImage& image);
 std::optional<KernelImage> unpack(std::string_view bytes);
 
+// What keeps a kernel that was compiled at first use from being loaded: its first fault, or null. A stack frame of up to 16 bytes is
+// a few values kept in memory from one job to the next: no reason to refuse the user's call. A kernel of the catalogue may not have even that.
+const std::string* fault_at_first_use(const KernelImage& image);
+
 // Fills registers, spills, stack, barriers and faults from NVRTC's log (made with --ptxas-options=-v).
 void read_log(std::string_view log, KernelImage& image);
 

@@ -95,7 +95,7 @@ Result<KernelImage> find_image(const Config& config) {
     if (auto image = cache.load(key)) return std::move(*image);
     auto image = compile_program(name, *program);
     if (!image) return image.error();
-    if (!image->faults.empty()) return Error{Code::internal, "", fmt::format("{} compiles badly: {}", name, image->faults.front())};
+    if (const std::string* fault = fault_at_first_use(*image)) return Error{Code::internal, "", fmt::format("{} compiles badly: {}", name, *fault)};
     cache.store(key, *image);
     return image;
 }

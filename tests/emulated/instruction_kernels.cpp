@@ -58,7 +58,7 @@ Result<void> add_first_use(const cuda::Nvrtc& nvrtc, const cuda::DiskCache& cach
     if (!image) {
         auto compiled = cuda::compile_program(name, *program);
         if (!compiled) return compiled.error();
-        if (!compiled->faults.empty()) return Error{Code::internal, "", fmt::format("{}: {}", name, compiled->faults[0])};
+        if (const std::string* fault = cuda::fault_at_first_use(*compiled)) return Error{Code::internal, "", fmt::format("{}: {}", name, *fault)};
         image = std::move(*compiled);
         cache.store(key, *image);
     }

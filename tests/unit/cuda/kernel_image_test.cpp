@@ -62,6 +62,23 @@ TEST(KernelImage, SpillsStackAndWgmmaWarningsAreFaults) {
                 ElementsAre(HasSubstr("C7510"), HasSubstr("C7504"), HasSubstr("C7519"), HasSubstr("spills 52"), HasSubstr("stack frame of 16")));
 }
 
+TEST(KernelImage, AFewSpilledBytesKeepNoKernelFromItsFirstUse) {
+    const auto first = [](std::string log) {
+        KernelImage image;
+        read_log(log + "ptxas info    : Used 168 registers\n", image);
+        const std::string* fault = fault_at_first_use(image);
+        return fault == nullptr ? std::string() : *fault;
+    };
+    EXPECT_EQ(first("    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"), "");
+    EXPECT_EQ(first("    16 bytes stack frame, 16 bytes spill stores, 24 bytes spill loads\n"), "");
+    EXPECT_THAT(first("    24 bytes stack frame, 24 bytes spill stores, 24 bytes spill loads\n"), HasSubstr("spills 48"));
+    EXPECT_THAT(first("    8 bytes stack frame, 4 bytes spill stores, 8 bytes spill loads\nptxas info    : (C7510) Potential Performance Loss\n"),
+                HasSubstr("C7510"));
+    KernelImage silent;
+    read_log("", silent);
+    EXPECT_NE(fault_at_first_use(silent), nullptr);
+}
+
 TEST(KernelImage, ALogWithoutRegistersIsAFault) {
     KernelImage image;
     read_log("", image);
