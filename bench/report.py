@@ -149,6 +149,15 @@ def goals_table(points: list[PointResult]) -> str:
     return table(["goal", "target", "worst point, or mean", ""], lines)
 
 
+def headline_parts(rows: list[Row], cases: list[Case], dtype: str) -> list[str]:
+    return [f"Llama-2-7B (32 heads, head dimension 128, causal, {DTYPE_NAMES[dtype]}), µs by graph replay:", headline_table(rows, cases)]
+
+
+def outputs_note(dtype: str) -> str:
+    """What has to be said wherever speeds of a dtype are compared."""
+    return "; cuDNN writes E4M3, the others BF16" if dtype == "e4m3" else ""
+
+
 def dtype_brief(rows: list[Row], cases: list[Case], dtype: str) -> list[str]:
     """What README shows of one dtype: the headline, the summary, the means; [] where nothing of it was timed beside a peer."""
     name = DTYPE_NAMES[dtype]
@@ -156,10 +165,9 @@ def dtype_brief(rows: list[Row], cases: list[Case], dtype: str) -> list[str]:
     timed = {(r["grid"], r["case"]) for r in rows if r["dtype"] == dtype and usable(r)}
     parts = []
     if any((c.grid, c.case) in timed for c in headline):
-        parts += [f"Llama-2-7B (32 heads, head dimension 128, causal, {name}), µs by graph replay:", headline_table(rows, headline)]
+        parts += headline_parts(rows, headline, dtype)
     if summary := summary_table(rows, throughput):
-        note = "; cuDNN writes E4M3, the others BF16" if dtype == "e4m3" else ""
-        parts += [f"{name}, speed over the best peer's at each point, 16k tokens (and more) in every split{note}:", summary]
+        parts += [f"{name}, speed over the best peer's at each point, 16k tokens (and more) in every split{outputs_note(dtype)}:", summary]
         points = [p for p in point_results(rows, cases, dtype) if p.rows]
         parts += [f"All {name} points:", means_table(points, rows)]
     return parts
@@ -188,12 +196,8 @@ def dtype_section(rows: list[Row], cases: list[Case], dtype: str, plots: list[st
         return []
     parts = []
     if "headline" in present:
-        parts += [
-            f"Llama-2-7B (32 heads, head dimension 128, causal, {name}), µs by graph replay:",
-            headline_table(rows, of["headline"]),
-            host_table(rows, of["headline"]),
-        ]
-    unit = f"{name}, TFLOP/s" + ("; cuDNN writes E4M3, the others BF16" if dtype == "e4m3" else "")
+        parts += [*headline_parts(rows, of["headline"], dtype), host_table(rows, of["headline"])]
+    unit = f"{name}, TFLOP/s{outputs_note(dtype)}"
     for grid, what in (("throughput", f"{unit}; 16k tokens in every split:"), ("ragged", f"Ragged batches, {unit}:")):
         if grid in present:
             parts += [what, throughput_table(rows, of[grid])]
