@@ -110,7 +110,7 @@ EQUIVALENT = [
     ("prefill/consumer.cuh", "            release(v);", "stage release removed", "",
      "this arrival follows the warpgroup's last read of V, of the last block that was loaded. The producer waits for an empty slot only before a"
      " load, so no wait is left that the arrival, or the ring's slot and phase, could matter to"),
-    ("kernel.cuh", "            sm90::sync_warp();", "warp barrier removed", "",
+    ("prefill/block.cuh", "            sm90::sync_warp();", "warp barrier removed", "",
      "it orders the elected lane's initialisation of barriers before what its warp does up to the block's barrier. Of the warp only the elected lane"
      " touches barriers there, and elect.sync elects the same lane for the same mask (PTX ISA 9.7.13.15); elect.sync, shuffles and votes wait for"
      " all lanes by themselves"),
@@ -132,7 +132,7 @@ EQUIVALENT = [
      "publish(j + 4) comes after load_q(j + 3), which waits for every warp's release of the Q of job j + 1 or later. A warp makes it after its"
      " arrival for job j at job_empty, which follows all its reads of slot j, so this wait never waits and orders nothing more. The transposing"
      " or converting warps have read slot j before they arrive for the V^T or the K of its first block, which the consumers have multiplied by then"),
-    ("kernel.cuh", "        sm90::wait_for_previous_launch();", "launch dependency", "",
+    ("prefill/block.cuh", "        sm90::wait_for_previous_launch();", "launch dependency", "",
      "griddepcontrol.wait makes the launch before visible to the whole grid (PTX ISA 9.7.13.13). The producer has waited before it publishes its"
      " first job, and a consumer touches global memory only after it has acquired a job"),
     ("prefill_fp8/kernel.cuh", "                sm90::wait_for_previous_launch();", "launch dependency", "",

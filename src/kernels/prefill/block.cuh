@@ -1,0 +1,57 @@
+// What a block of every prefill family does: barriers set up, registers handed over, a producer warp, its warpgroup's other three warps and the
+// consumer warpgroups started.
+#pragma once
+
+#include "prefill/shared.cuh"
+#include "sm90/regs.cuh"
+#include "sm90/tma.cuh"
+
+namespace hopfill {
+
+// Registers after the hand-over. 65,536 an SM: 384 threads launch with 168 each, 512 with 128; the sums below stay within that
+// (128 * (40 + 2 * 232) = 64,512; 128 * (32 + 3 * 160) = 65,536), or setmaxnreg would wait forever.
+constexpr u32 producer_registers(i32 consumers) { return consumers == 1 ? 56 : consumers == 2 ? 40 : 32; }
+constexpr u32 consumer_registers(i32 consumers) { return consumers == 1 ? 256 : consumers == 2 ? 232 : 160; }
+
+// help(shared, warp) is what warps 1 to 3 do beside the producer, consume(shared, warpgroup) what a consumer warpgroup does, counted from 0.
+template <KernelConfig C, class Producer, class Params, class Help, class Consume>
+HOPFILL_INLINE void run_block(const Params& params, Help help, Consume consume) {
+    static_assert(geometry(C).total <= kSharedLimit && geometry(C).o_staged > 0);
+    const Shared<C> shared{sm90::shared_memory()};
+    const u32 warp = sm90::warp_uniform(sm90::thread_index() / 32);
+    if (warp < 4) {
+        sm90::give_registers<producer_registers(C.consumers)>();
+        if (warp == 0) {
+            if (sm90::elect_one()) {
+                sm90::tma_prefetch_map(&params.q);
+                sm90::tma_prefetch_map(&params.k);
+                sm90::tma_prefetch_map(&params.v);
+                if constexpr (C.v_transposed) sm90::tma_prefetch_map(C.packed ? &params.v_edge : &params.k_odd);
+                shared.init_barriers();
+                sm90::tma_prefetch_map(&params.o);
+            }
+            sm90::sync_warp();
+            Producer producer(params, shared);
+            producer.begin();
+            sm90::sync_block();
+            producer.run();
+        } else {
+            sm90::let_next_launch_start();
+            sm90::sync_block();
+            help(shared, warp);
+        }
+    } else {
+        sm90::take_registers<consumer_registers(C.consumers)>();
+        sm90::sync_block();
+        sm90::wait_for_previous_launch();
+        consume(shared, warp / 4 - 1);
+    }
+}
+
+// Where the producer needs no help.
+template <KernelConfig C, class Producer, class Params, class Consume>
+HOPFILL_INLINE void run_block(const Params& params, Consume consume) {
+    run_block<C, Producer>(params, [](const Shared<C>&, u32) {}, consume);
+}
+
+}  // namespace hopfill
