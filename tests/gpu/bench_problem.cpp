@@ -176,11 +176,15 @@ Result<void> BenchTensors::fill(Buffer& buffer, std::int64_t elements, DType dty
     constexpr std::size_t kBlock = 1 << 21;
     const auto count = static_cast<std::size_t>(elements);
     if (auto r = grow(buffer, count * 2); !r) return r;
-    std::mt19937 random(seed);
-    std::normal_distribution<float> gaussian;
-    std::vector<std::uint16_t> block(std::min(kBlock, count));
-    // e4m3: two a word, below 2, so that none is a NaN.
-    for (std::uint16_t& v : block) v = dtype == DType::e4m3 ? static_cast<std::uint16_t>(random() & 0xbfbf) : bits_of(gaussian(random), dtype);
+    // Drawn once: a grid of problems would spend a third of its time here.
+    std::vector<std::uint16_t>& block = blocks_[{dtype, seed}];
+    if (block.empty()) {
+        std::mt19937 random(seed);
+        std::normal_distribution<float> gaussian;
+        block.resize(kBlock);
+        // e4m3: two a word, below 2, so that none is a NaN.
+        for (std::uint16_t& v : block) v = dtype == DType::e4m3 ? static_cast<std::uint16_t>(random() & 0xbfbf) : bits_of(gaussian(random), dtype);
+    }
     for (std::size_t at = 0; at < count; at += block.size())
         if (auto r = cuda::upload(static_cast<char*>(buffer.data) + 2 * at, block.data(), 2 * std::min(block.size(), count - at)); !r) return r;
     return {};

@@ -1,8 +1,11 @@
 // A problem to time, from a line of text, with its tensors on the GPU.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hopfill/attention.h"
@@ -40,6 +43,7 @@ private:
     Result<void> grow(Buffer& buffer, std::size_t bytes);
     Result<void> fill(Buffer& buffer, std::int64_t elements, DType dtype, unsigned seed);
     Buffer q_, k_, v_, o_, lse_, cu_q_, cu_k_;
+    std::map<std::pair<DType, unsigned>, std::vector<std::uint16_t>> blocks_;
 };
 
 }  // namespace hopfill::gpu
