@@ -30,6 +30,11 @@ struct Mainloop {
     // wait: 1 to 6% at hd128 causal, 1 to 3% at hd192, -2 to 2% at hd128 full, a loss at hd64 and hd256 (H100).
     static constexpr bool kByRow = kD == 192 || (kD == 128 && C.mask == Mask::causal);
 
+    // Which slots of K and V are found by votes. A vote's result is known to be uniform; a slot carried through loops often is not, and each wgmma
+    // would then wait for two moves between register files: 1 to 4% of these kernels' time (H100). At hd64, 96 and 256 it is known without.
+    static constexpr bool kVoteK = C.family != Family::prefill;
+    static constexpr bool kVoteV = kVoteK || kD == 128 || kD == 192;
+
     const PrefillParams& params;
     Shared<C> shared;
     u32 warpgroup;
@@ -46,13 +51,20 @@ struct Mainloop {
 
     HOPFILL_INLINE static bool warp_leader() { return sm90::lane_index() == 0; }
 
+    // What takes the descriptor of a ring's first slot to that of its current one, in uniform registers.
+    template <i32 Bytes, i32 Slots>
+    HOPFILL_INLINE static u64 slot_offset(const Ring<Slots>& at) {
+        u64 offset = 0;
+#pragma unroll
+        for (u32 i = 1; i < Slots; ++i)
+            if (sm90::vote_any(at.slot == i)) offset = descriptor_offset(i * Bytes);
+        return offset;
+    }
+
     // s = Q K^T of the block in k's current slot: issued, not awaited.
     HOPFILL_INLINE void multiply_qk(float (&s)[kN / 2]) {
-        // A vote's result is known to be uniform; q.slot, carried through the job loop, is not, and each wgmma would then wait for two moves between
-        // register files (8% at long lengths on an H100).
-        const bool second = kGeometry.q_slots > 1 && sm90::vote_any(q.slot != 0);
-        const u64 a = k_major_descriptor(shared.q(row_group, 0)) + (second ? descriptor_offset(kGeometry.q_tile) : 0);
-        const u64 b = k_major_descriptor(shared.k(ring, k.slot));
+        const u64 a = k_major_descriptor(shared.q(row_group, 0)) + slot_offset<kGeometry.q_tile>(q);
+        const u64 b = kVoteK ? k_major_descriptor(shared.k(ring, 0)) + slot_offset<kGeometry.kv_block>(k) : k_major_descriptor(shared.k(ring, k.slot));
 #pragma unroll
         for (i32 d = 0; d < kD / 16; ++d) {
             const u32 inside = d % 4 * 32;
@@ -64,7 +76,8 @@ struct Mainloop {
 
     // o += P V of the block in v's current slot: issued, not awaited.
     HOPFILL_INLINE void multiply_pv(float (&o)[kD / 2], const u32 (&p)[kN / 16][4]) {
-        const u64 b = mn_major_descriptor(shared.v(ring, v.slot), kGeometry.kv_slab);
+        const u64 b = kVoteV ? mn_major_descriptor(shared.v(ring, 0), kGeometry.kv_slab) + slot_offset<kGeometry.kv_block>(v)
+                             : mn_major_descriptor(shared.v(ring, v.slot), kGeometry.kv_slab);
 #pragma unroll
         for (i32 n = 0; n < kN / 16; ++n)
             sm90::wgmma_rs<kD, C.elem, sm90::Major::mn>(o, p[n], b + descriptor_offset(n * 2 * kAtomBytes), true);

@@ -99,7 +99,7 @@ struct SplitConsumer : Mainloop<C> {
                 this->finish_sums(slot, softmax, inverse);
                 this->finish_job(slot, o, inverse);
             } else {
-                sm90::sync_warp();
+                // All lanes have read the job: the products, or the warp's barrier above, wait for them.
                 if (this->warp_leader()) sm90::mbarrier_arrive(this->jobs.empty + slot);
                 if (mine) {
                     merge.wait_empty();
