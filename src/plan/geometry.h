@@ -49,7 +49,8 @@ struct Geometry {
 };
 
 constexpr i32 kJobSlots = 4;
-constexpr i32 kJobBytes = 32;
+constexpr i32 kConsumerWarps = 12;  // of three warpgroups, the most
+constexpr i32 kJobBytes = 56 + 4 * kConsumerWarps;
 // Two multipliers of k, two of v. (Not a variable: one more of those in a cubin, used or not, changes its key.)
 constexpr i32 scale_bytes() { return 16; }
 
@@ -131,7 +132,16 @@ constexpr KvRange kv_range(const KernelConfig& c, i32 row0, i32 rows, i32 q_len,
     const i32 first_sees = clamp_high(clamp_low(row0 + 1 + kv_len - q_len, 0), kv_len);            // keys of the tile's first row
     const i32 last_row = clamp_high(row0 + rows, q_len);
     const i32 last_sees = clamp_high(clamp_low(last_row + kv_len - q_len, 0), kv_len);             // and of its last
-    return {ceil_div(last_sees, c.tile_n), first_sees / c.tile_n};
+    // The block of the first row's last key is not among the unmasked, even where it ends with that key: every row has seen a key before the first of
+    // those.
+    return {ceil_div(last_sees, c.tile_n), first_sees > 0 ? (first_sees - 1) / c.tile_n : 0};
+}
+
+// Whether consumers may ask for a job once more: they take unmasked blocks without their maxima, and where exponentials have overflowed that way, the
+// job is done again with all blocks masked, which are taken by their maxima. At hd192 nothing is gained; beside consumers of ragged hd256 the producer has no
+// registers for it.
+constexpr bool repeats_jobs(const KernelConfig& c) {
+    return c.family == Family::prefill && c.head_dim != 192 && !(c.head_dim == 256 && c.packed);
 }
 
 // KV blocks that a job reads. Of a folded job the later rows see all that the earlier ones do.

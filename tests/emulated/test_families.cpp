@@ -48,6 +48,15 @@ std::vector<Case> short_jobs_cases() {
 }
 INSTANTIATE_TEST_SUITE_P(ShortJobs, Kernels, ::testing::ValuesIn(short_jobs_cases()), [](const auto& info) { return info.param.name; });
 
+// Where exponentials by references overflow, jobs are done again.
+std::vector<Case> jumping_cases() {
+    std::vector<Case> cases;
+    for (const Case& c : family_cases())
+        if (!c.fp8_kv && static_cast<std::size_t>(c.variant) < planner::kernel_table().size()) cases.push_back(jumping_case(c.variant));
+    return cases;
+}
+INSTANTIATE_TEST_SUITE_P(Jumps, Kernels, ::testing::ValuesIn(jumping_cases()), [](const auto& info) { return info.param.name; });
+
 // What the problems above have to be: long, of several tiles a block, with ragged ends; and of every family, class of head dimensions and mask.
 TEST(Kernels, ProblemsReachEveryPhase) {
     std::set<std::tuple<Family, i32, Mask>> seen, wanted;

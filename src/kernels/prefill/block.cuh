@@ -8,10 +8,13 @@
 
 namespace hopfill {
 
-// Registers after the hand-over. 65,536 an SM: 384 threads launch with 168 each, 512 with 128; the sums below stay within that
-// (128 * (40 + 2 * 232) = 64,512; 128 * (32 + 3 * 160) = 65,536), or setmaxnreg would wait forever.
-constexpr u32 producer_registers(i32 consumers) { return consumers == 1 ? 56 : consumers == 2 ? 40 : 32; }
-constexpr u32 consumer_registers(i32 consumers) { return consumers == 1 ? 256 : consumers == 2 ? 232 : 160; }
+// Whose consumers need more registers than the producer can spare beside its bookkeeping of jobs that come again.
+constexpr bool wide_consumers(const KernelConfig& c) { return c.consumers == 2 && (c.head_dim > 192 || c.family != Family::prefill); }
+
+// Registers after the hand-over. Of 384 threads, which launch with 168 each, and of 512, which launch with 128, the sums must stay within what was
+// launched (128 * (56 + 2 * 224) = 128 * (40 + 2 * 232) = 384 * 168, 128 * (32 + 3 * 160) = 512 * 128), or setmaxnreg would wait forever.
+constexpr u32 producer_registers(const KernelConfig& c) { return c.consumers == 3 ? 32 : wide_consumers(c) ? 40 : 56; }
+constexpr u32 consumer_registers(const KernelConfig& c) { return c.consumers == 3 ? 160 : c.consumers == 1 ? 256 : wide_consumers(c) ? 232 : 224; }
 
 // help(shared, warp) is what warps 1 to 3 do beside the producer, consume(shared, warpgroup) what a consumer warpgroup does, counted from 0.
 template <KernelConfig C, class Producer, class Params, class Help, class Consume>
@@ -20,7 +23,7 @@ HOPFILL_INLINE void run_block(const Params& params, Help help, Consume consume) 
     const Shared<C> shared{sm90::shared_memory()};
     const u32 warp = sm90::warp_uniform(sm90::thread_index() / 32);
     if (warp < 4) {
-        sm90::give_registers<producer_registers(C.consumers)>();
+        sm90::give_registers<producer_registers(C)>();
         if (warp == 0) {
             if (sm90::elect_one()) {
                 sm90::tma_prefetch_map(&params.q);
@@ -41,7 +44,7 @@ HOPFILL_INLINE void run_block(const Params& params, Help help, Consume consume) 
             help(shared, warp);
         }
     } else {
-        sm90::take_registers<consumer_registers(C.consumers)>();
+        sm90::take_registers<consumer_registers(C)>();
         sm90::sync_block();
         sm90::wait_for_previous_launch();
         consume(shared, warp / 4 - 1);

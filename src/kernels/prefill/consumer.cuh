@@ -21,23 +21,49 @@ struct Consumer : Mainloop<C, Scales> {
         scales.open(params, shared.job(slot));
     }
 
+    template <i32 N>
+    HOPFILL_INLINE void change_job(u32 slot, u32 following, float (&o)[kD / 2], u32 (&p)[kN / 16][4], Softmax& softmax, float (&rescale)[2],
+                                   float (&inverse)[2], i32 (&limit)[2], i32& n) {
+        float s[N / 2];
+        q.wait_full();
+        k.wait_full();
+        wait_turn();
+        sm90::wgmma_fence();
+        this->template multiply_qk<N>(s);
+        this->rescale_last(o, rescale);
+        v.wait_full();
+        sm90::wgmma_fence();
+        multiply_pv(o, p);
+        pass_turn();
+        finish_sums(slot, softmax, inverse);
+        open_job(following, limit, n);
+        sm90::wgmma_wait<1>();
+        sm90::pin_registers(s);
+        release(k);
+        this->template start_softmax<N>(s, softmax, n, limit);
+        sm90::wgmma_wait<0>();
+        sm90::pin_registers(o);
+        release(v);
+        this->template pack_first<N>(s, p);
+    }
+
     HOPFILL_INLINE void run() {
         // The first turn is warpgroup 0's: it gives itself the arrival that its predecessor would have made.
         if constexpr (C.pingpong) {
             if (warpgroup == 0) sm90::named_barrier_arrive(kTurn, 256);
         }
         u32 slot;
-        if (next_job(slot)) {
+        while (next_job(slot)) {
             float o[kD / 2];
             u32 p[kN / 16][4];
             Softmax softmax;
-            i32 limit[2], n;
+            i32 limit[2], n, unmasked;
             zero(o);
             open_job(slot, limit, n);
-            first_block(n, p, softmax, limit);
+            first_block(shared.job(slot), n, p, softmax, limit);
 #pragma unroll 1
             for (;;) {
-                const i32 unmasked = sm90::load_shared(&shared.job(slot)->unmasked);
+                unmasked = sm90::load_shared(&shared.job(slot)->unmasked);
                 --n;
                 float rescale[2] = {1.0f, 1.0f};
 #pragma unroll 1
@@ -52,30 +78,12 @@ struct Consumer : Mainloop<C, Scales> {
                     this->rescale_last(o, rescale);
                     break;
                 }
-                float s[kN / 2];
-                q.wait_full();
-                k.wait_full();
-                wait_turn();
-                sm90::wgmma_fence();
-                multiply_qk(s);
-                this->rescale_last(o, rescale);
-                v.wait_full();
-                sm90::wgmma_fence();
-                multiply_pv(o, p);
-                pass_turn();
                 float inverse[2];
-                finish_sums(slot, softmax, inverse);
-                open_job(following, limit, n);
-                sm90::wgmma_wait<1>();
-                sm90::pin_registers(s);
-                release(k);
-                mask_block<C>(s, first_key(n), limit);
-                softmax.template start<kN, Base::kByRow>(s, scales.logit(params));
-                sm90::wgmma_wait<0>();
-                sm90::pin_registers(o);
-                release(v);
-                pack_fragments<C.elem, kN>(s, p);
-                finish_job(slot, o, inverse);
+                if (Base::kHalves && this->half_hidden(shared.job(following), sm90::load_shared(&shared.job(following)->blocks) - 1))
+                    change_job<kN / 2>(slot, following, o, p, softmax, rescale, inverse, limit, n);
+                else
+                    change_job<kN>(slot, following, o, p, softmax, rescale, inverse, limit, n);
+                finish_job(slot, o, inverse, unmasked > 0);
                 slot = following;
                 zero(o);
             }
@@ -87,7 +95,8 @@ struct Consumer : Mainloop<C, Scales> {
             sm90::wgmma_wait<0>();
             sm90::pin_registers(o);
             release(v);
-            finish_job(slot, o, inverse);
+            finish_job(slot, o, inverse, unmasked > 0);
+            if constexpr (!Base::kByReferences) break;
         }
         if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();
         // Warpgroup 0 takes the arrival that the last warpgroup's last turn left, so that the barrier ends empty.

@@ -69,7 +69,13 @@ HOPFILL_INLINE void store_output(const PrefillParams& p, const Job& job, u32 row
     const i32 row = at.row + first_row<C>(job.row0, job.q_len, row_group);
 #pragma unroll
     for (i32 first = 0; first < kGeometry.o_slabs; first += kGeometry.o_staged) {
-        if (storer) sm90::tma_store_wait_read<0>();
+        if (storer) {
+            // A job that comes again overwrites what it stored the first time.
+            if constexpr (repeats_jobs(C))
+                sm90::tma_store_wait<0>();
+            else
+                sm90::tma_store_wait_read<0>();
+        }
         sm90::named_barrier_sync(kEpilogue + row_group, 128);
         if constexpr (C.out == Elem::e4m3)
             stage_slabs_e4m3<C>(staging, o, inverse, first);

@@ -27,13 +27,16 @@ struct Mainloop {
     static constexpr i32 kN = C.tile_n;
     static constexpr i32 kD = C.head_dim;
     // Exponentials of one row before the other's, all before the wait for P V, and outputs rescaled beside the next Q K^T rather than behind that
-    // wait: 1 to 6% at hd128 causal, 1 to 3% at hd192, -2 to 2% at hd128 full, a loss at hd64 and hd256 (H100).
-    static constexpr bool kByRow = kD == 192 || (kD == 128 && C.mask == Mask::causal);
+    // wait: 1 to 6% at hd128 causal, 1 to 3% at hd192. By references, where there are two warpgroups: 11 to 17% at hd128, 3 to 8% at hd64, up to 1% at
+    // hd256; with three a loss of 3 to 5% (H100).
+    static constexpr bool kByRow = kD == 192 || (kD == 128 && C.mask == Mask::causal) || (repeats_jobs(C) && C.consumers == 2);
 
-    // Which slots of K and V are found by votes. A vote's result is known to be uniform; a slot carried through loops often is not, and each wgmma
-    // would then wait for two moves between register files: 1 to 4% of these kernels' time (H100). At hd64, 96 and 256 it is known without.
-    static constexpr bool kVoteK = C.family != Family::prefill;
-    static constexpr bool kVoteV = kVoteK || kD == 128 || kD == 192;
+
+    // With a causal mask the first block of every second warpgroup is the one that its rows half see: then half of Q K^T and of the softmax is left out
+    // (of the time of 128 keys 15%, of 512 7%; hd64 causal 3 to 6% at any length; H100).
+    static constexpr bool kHalves = C.mask == Mask::causal && kN == 128 && C.family != Family::prefill_short;
+    // Unmasked blocks without their maxima (see Softmax).
+    static constexpr bool kByReferences = repeats_jobs(C);
 
     const PrefillParams& params;
     Shared<C> shared;
@@ -49,9 +52,33 @@ struct Mainloop {
         : params(p), shared(s), warpgroup(w), row_group(rows), ring(kv_ring), k(s.k_full(kv_ring), s.k_empty(kv_ring)),
           v(s.v_full(kv_ring), s.v_empty(kv_ring)), jobs(s.job_full(), s.job_empty()), q(s.q_full(rows), s.q_empty(rows)) {}
 
+    // Whether none of this warpgroup's rows sees the second half of block n.
+    HOPFILL_INLINE bool half_hidden(const Job* job, i32 n) const {
+        if constexpr (!kHalves) return false;
+        const i32 q_len = sm90::load_shared(&job->q_len), kv_len = sm90::load_shared(&job->kv_len);
+        const i32 row = first_row<C>(sm90::load_shared(&job->row0), q_len, row_group) + kRowsPerWarpgroup - 1;
+        return sm90::vote_any(visible_keys<C>(row, q_len, kv_len) - n * kN <= kN / 2);
+    }
+
+    // The first block of a job: masks, and starts the softmax of its first N keys.
+    template <i32 N>
+    HOPFILL_INLINE void start_softmax(float (&s)[N / 2], Softmax& softmax, i32 n, const i32 (&limit)[2]) const {
+        mask_block<C, N>(s, first_key(n), limit);
+        softmax.template start<N, kByRow>(s, scales.logit(params));
+    }
+    // Of the keys past them P is 0.
+    template <i32 N>
+    HOPFILL_INLINE static void pack_first(const float (&s)[N / 2], u32 (&p)[kN / 16][4]) {
+#pragma unroll
+        for (i32 k = 0; k < kN / 16; ++k)
+#pragma unroll
+            for (i32 w = 0; w < 4; ++w) p[k][w] = k < N / 16 ? sm90::pack2<C.elem>(s[8 * k + 2 * w], s[8 * k + 2 * w + 1]) : 0u;
+    }
+
     HOPFILL_INLINE static bool warp_leader() { return sm90::lane_index() == 0; }
 
-    // What takes the descriptor of a ring's first slot to that of its current one, in uniform registers.
+    // What takes the descriptor of a ring's first slot to that of its current one, in uniform registers: a vote's result is known to be uniform, a slot
+    // carried through loops is not, and each wgmma would then wait for two moves between register files (1 to 4% of the time on an H100).
     template <i32 Bytes, i32 Slots>
     HOPFILL_INLINE static u64 slot_offset(const Ring<Slots>& at) {
         u64 offset = 0;
@@ -62,22 +89,27 @@ struct Mainloop {
     }
 
     // s = Q K^T of the block in k's current slot: issued, not awaited.
-    HOPFILL_INLINE void multiply_qk(float (&s)[kN / 2]) {
+    template <i32 N = kN>
+    HOPFILL_INLINE void multiply_qk(float (&s)[N / 2]) {
         const u64 a = k_major_descriptor(shared.q(row_group, 0)) + slot_offset<kGeometry.q_tile>(q);
-        const u64 b = kVoteK ? k_major_descriptor(shared.k(ring, 0)) + slot_offset<kGeometry.kv_block>(k) : k_major_descriptor(shared.k(ring, k.slot));
+        const u64 b = k_major_descriptor(shared.k(ring, 0)) + slot_offset<kGeometry.kv_block>(k);
+        multiply_rows<N>(s, a, b);
+        sm90::wgmma_commit();
+    }
+
+    template <i32 N>
+    HOPFILL_INLINE static void multiply_rows(float (&s)[N / 2], u64 a, u64 b) {
 #pragma unroll
         for (i32 d = 0; d < kD / 16; ++d) {
             const u32 inside = d % 4 * 32;
-            sm90::wgmma_ss<kN, C.elem>(s, a + descriptor_offset(d / 4 * kRowsPerWarpgroup * kSlabBytes + inside),
-                                       b + descriptor_offset(d / 4 * kGeometry.kv_slab + inside), d != 0);
+            sm90::wgmma_ss<N, C.elem>(s, a + descriptor_offset(d / 4 * kRowsPerWarpgroup * kSlabBytes + inside),
+                                      b + descriptor_offset(d / 4 * kGeometry.kv_slab + inside), d != 0);
         }
-        sm90::wgmma_commit();
     }
 
     // o += P V of the block in v's current slot: issued, not awaited.
     HOPFILL_INLINE void multiply_pv(float (&o)[kD / 2], const u32 (&p)[kN / 16][4]) {
-        const u64 b = kVoteV ? mn_major_descriptor(shared.v(ring, 0), kGeometry.kv_slab) + slot_offset<kGeometry.kv_block>(v)
-                             : mn_major_descriptor(shared.v(ring, v.slot), kGeometry.kv_slab);
+        const u64 b = mn_major_descriptor(shared.v(ring, 0), kGeometry.kv_slab) + slot_offset<kGeometry.kv_block>(v);
 #pragma unroll
         for (i32 n = 0; n < kN / 16; ++n)
             sm90::wgmma_rs<kD, C.elem, sm90::Major::mn>(o, p[n], b + descriptor_offset(n * 2 * kAtomBytes), true);
@@ -130,14 +162,21 @@ struct Mainloop {
         sm90::wgmma_wait<1>();
         sm90::pin_registers(s);
         release(k);
-        if constexpr (Masked) mask_block<C>(s, first_key(n), limit);
-        softmax.step<kN, kByRow>(s, scales.logit(params), rescale);
+        bool raised = true;
+        if constexpr (kByReferences && !Masked) {
+            raised = softmax.step_by_references<kN, kByRow, C.elem == Elem::f16>(s, scales.logit(params), rescale);
+        } else {
+            if constexpr (Masked) mask_block<C>(s, first_key(n), limit);
+            softmax.step<kN, kByRow>(s, scales.logit(params), rescale);
+        }
         if constexpr (kByRow) sm90::compute_before_wait(softmax.sum[0]);
         sm90::wgmma_wait<0>();
         sm90::pin_registers(o);
         release(v);
         pack_fragments<C.elem, kN>(s, p);
-        if constexpr (!kByRow) rescale_rows(o, rescale);
+        if constexpr (!kByRow) {
+            if (raised) rescale_rows(o, rescale);
+        }
     }
 
     // What step() leaves to do before the next P V.
@@ -158,18 +197,33 @@ struct Mainloop {
         jobs.wait_full();
         slot = jobs.slot;
         jobs.advance();
-        return sm90::load_shared(&shared.job(slot)->blocks) != kNoMoreJobs;
+        if (sm90::load_shared(&shared.job(slot)->blocks) != kNoMoreJobs) return true;
+        if constexpr (kByReferences) {
+            // There may be more.
+            sm90::sync_warp();
+            if (warp_leader()) sm90::mbarrier_arrive(jobs.empty + slot);
+        }
+        return false;
     }
 
-    // The output rows of a job whose products are complete; then its slot may be used again.
-    HOPFILL_INLINE void finish_job(u32 slot, float (&o)[kD / 2], const float (&inverse)[2]) {
-        const Job* at = shared.job(slot);
+    // The output rows of a job whose products are complete; then its slot may be used again. `by_references`: some of its blocks were taken so, and if
+    // exponentials overflowed, which leaves nothing finite of what they were multiplied with or added to, the job is to come again.
+    HOPFILL_INLINE void finish_job(u32 slot, float (&o)[kD / 2], const float (&inverse)[2], bool by_references = false) {
+        Job* const at = shared.job(slot);
         Job job;
         job.head = sm90::load_shared(&at->head);
         job.sequence = sm90::load_shared(&at->sequence);
         job.row0 = sm90::load_shared(&at->row0);
         job.q_len = sm90::load_shared(&at->q_len);
         job.q_start = sm90::load_shared(&at->q_start);
+        if constexpr (kByReferences) {
+            if (by_references) {
+                float zero[4] = {0.0f * inverse[0], 0.0f * inverse[1], 0.0f, 0.0f};
+#pragma unroll
+                for (i32 i = 0; i < kD / 2; ++i) zero[i % 4] = sm90::fma_float(o[i], 0.0f, zero[i % 4]);
+                if (sm90::vote_any(!(zero[0] + zero[1] + zero[2] + zero[3] == 0.0f)) && warp_leader()) sm90::store_shared(&at->failed[sm90::thread_index() / 32 - 4], 1);
+            }
+        }
         sm90::sync_warp();
         if (warp_leader()) sm90::mbarrier_arrive(jobs.empty + slot);
         scales.scale_columns(params, job.head, o);
@@ -180,25 +234,36 @@ struct Mainloop {
     HOPFILL_INLINE void finish_sums(u32 slot, Softmax& softmax, float (&inverse)[2]) const {
         float lse[2];
         softmax.finish(inverse, lse);
+        if constexpr (kByReferences) {
+            // A sum that has overflowed has no inverse.
+            inverse[0] = sm90::fma_float(softmax.sum[0], 0.0f, inverse[0]);
+            inverse[1] = sm90::fma_float(softmax.sum[1], 0.0f, inverse[1]);
+        }
         scales.scale_rows(params, shared.job(slot), inverse);
         store_lse<C>(params, shared.job(slot), row_group, lse);
     }
 
     // The first block of a stream, n: nothing to overlap with.
-    HOPFILL_INLINE void first_block(i32 n, u32 (&p)[kN / 16][4], Softmax& softmax, const i32 (&limit)[2]) {
-        float s[kN / 2];
+    HOPFILL_INLINE void first_block(const Job* job, i32 n, u32 (&p)[kN / 16][4], Softmax& softmax, const i32 (&limit)[2]) {
+        if (kHalves && half_hidden(job, n))
+            begin_block<kN / 2>(n, p, softmax, limit);
+        else
+            begin_block<kN>(n, p, softmax, limit);
+    }
+    template <i32 N>
+    HOPFILL_INLINE void begin_block(i32 n, u32 (&p)[kN / 16][4], Softmax& softmax, const i32 (&limit)[2]) {
+        float s[N / 2];
         q.wait_full();
         k.wait_full();
         wait_turn();
         sm90::wgmma_fence();
-        multiply_qk(s);
+        multiply_qk<N>(s);
         pass_turn();
         sm90::wgmma_wait<0>();
         sm90::pin_registers(s);
         release(k);
-        mask_block<C>(s, first_key(n), limit);
-        softmax.start<kN, kByRow>(s, scales.logit(params));
-        pack_fragments<C.elem, kN>(s, p);
+        start_softmax<N>(s, softmax, n, limit);
+        pack_first<N>(s, p);
     }
 
     HOPFILL_INLINE void release_q() {

@@ -17,12 +17,12 @@ HOPFILL_INLINE i32 visible_keys(i32 row, i32 q_len, i32 kv_len) {
 }
 
 // Sets the logits of keys at or past a row's limit to -inf. `first_key` is the key of this thread's first column.
-template <KernelConfig C>
-HOPFILL_INLINE void mask_block(float (&s)[C.tile_n / 2], i32 first_key, const i32 (&limit)[2]) {
+template <KernelConfig C, i32 N = C.tile_n>
+HOPFILL_INLINE void mask_block(float (&s)[N / 2], i32 first_key, const i32 (&limit)[2]) {
     const i32 left[2] = {limit[0] - first_key, limit[1] - first_key};
 #pragma unroll
-    for (i32 i = 0; i < C.tile_n / 2; ++i) {
-        const i32 column = fragment_key<C.tile_n, v_direct(C)>(i);
+    for (i32 i = 0; i < N / 2; ++i) {
+        const i32 column = fragment_key<N, v_direct(C)>(i);
         if (column >= left[fragment_half(i)]) s[i] = -sm90::infinity();
     }
 }

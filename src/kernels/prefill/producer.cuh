@@ -22,14 +22,14 @@ struct Producer {
 
     const PrefillParams& params;
     Shared<C> shared;
-    Ring<kJobSlots> jobs;
-    Ring<kGeometry.q_slots> q;  // all warpgroups' query slots turn together; warpgroup w's barriers lie beside warpgroup 0's
+    CountedRing<kJobSlots> jobs;  // what the leader does, every lane counts
+    CountedRing<kGeometry.q_slots> q;  // all warpgroups' query slots turn together; warpgroup w's barriers lie beside warpgroup 0's
 
     HOPFILL_INLINE Producer(const PrefillParams& p, Shared<C> s)
         : params(p), shared(s), jobs(s.job_full(), s.job_empty()), q(s.q_full(0), s.q_empty(0)) {}
 
-    template <i32 Slots>
-    HOPFILL_INLINE void load_block(Ring<Slots>& ring, u8* to, const TensorMap* map, const Blocks& b, i32 n) {
+    template <class Ring>
+    HOPFILL_INLINE void load_block(Ring& ring, u8* to, const TensorMap* map, const Blocks& b, i32 n) {
         ring.wait_empty();
         sm90::mbarrier_arrive_expect_bytes(ring.full_barrier(), block_bytes());
 #pragma unroll
@@ -43,12 +43,12 @@ struct Producer {
         const RowCoord at = row_coord<C>(job.sequence, job.q_start, job.q_len);
 #pragma unroll
         for (i32 w = 0; w < Shared<C>::kRowGroups; ++w) {
-            u64* full = shared.q_full(w) + q.slot;
-            sm90::mbarrier_wait(shared.q_empty(w) + q.slot, q.phase ^ 1);
+            u64* full = shared.q_full(w) + q.at();
+            sm90::mbarrier_wait(shared.q_empty(w) + q.at(), q.empty_phase());
             sm90::mbarrier_arrive_expect_bytes(full, kGeometry.q_rows);
 #pragma unroll
             for (i32 s = 0; s < kGeometry.slabs; ++s)
-                sm90::tma_load(shared.q(w, q.slot) + s * kRowsPerWarpgroup * kSlabBytes, &params.q, full,
+                sm90::tma_load(shared.q(w, q.at()) + s * kRowsPerWarpgroup * kSlabBytes, &params.q, full,
                                {s * kGeometry.slab_columns, job.head, at.row + first_row<C>(job.row0, job.q_len, w), at.c3, kWrap<C>},
                                sm90::CacheHint::evict_first);
         }
@@ -58,7 +58,7 @@ struct Producer {
     // One lane: hands a job to the consumers.
     HOPFILL_INLINE void publish(const Job& job) {
         jobs.wait_empty();
-        Job* slot = shared.job(jobs.slot);
+        Job* slot = shared.job(jobs.at());
         sm90::store_shared(&slot->head, job.head);
         sm90::store_shared(&slot->sequence, job.sequence);
         sm90::store_shared(&slot->row0, job.row0);
@@ -67,6 +67,7 @@ struct Producer {
         sm90::store_shared(&slot->q_start, job.q_start);
         sm90::store_shared(&slot->blocks, job.blocks);
         sm90::store_shared(&slot->unmasked, job.unmasked);
+        if constexpr (repeats_jobs(C)) sm90::store_shared(&slot->number, job.number);
         sm90::mbarrier_arrive(jobs.full_barrier());
         jobs.advance();
     }
@@ -89,6 +90,7 @@ struct Producer {
         const KvRange range = job_range(C, job.row0, job.q_len, job.kv_len);
         job.blocks = clamp_low(range.end, 1);
         job.unmasked = range.unmasked;
+        job.number = static_cast<i32>(number);
         // Rows without a key are a job like others: one block, out of bounds, which TMA fills with zeros and the mask hides.
         const i32 last = range.end > 0 ? range.end - 1 : ceil_div(clamp_low(job.kv_len, 1), C.tile_n);
         blocks = {row_coord<C>(job.sequence, k_start, job.kv_len), job.head / params.heads_per_kv_head, last, last + 1 - job.blocks};
@@ -96,13 +98,13 @@ struct Producer {
     }
 };
 
-// With three warpgroups the producer has no register for a ring's phase.
-template <bool Counted, i32 Slots>
-struct VRing {
+// Whose slots can be counted is: the producer has few registers.
+template <i32 Slots, bool Counted = (Slots & (Slots - 1)) == 0>
+struct FilledRing {
     using Type = Ring<Slots>;
 };
 template <i32 Slots>
-struct VRing<true, Slots> {
+struct FilledRing<Slots, true> {
     using Type = CountedRing<Slots>;
 };
 
@@ -115,8 +117,8 @@ struct StreamProducer : Producer<C> {
     using Base::kGeometry;
     // prefill_mixed: one ring of raw blocks for both.
     static constexpr bool raw() { return kGeometry.raw_stages > 0; }
-    Ring<raw() ? kGeometry.raw_stages : C.stages> k;
-    typename VRing<v_direct(C), v_direct(C) ? kGeometry.vt_stages : kGeometry.v_stages>::Type v;
+    typename FilledRing<raw() ? kGeometry.raw_stages : C.stages>::Type k;
+    typename FilledRing<v_direct(C) ? kGeometry.vt_stages : kGeometry.v_stages>::Type v;
 
     HOPFILL_INLINE StreamProducer(const PrefillParams& p, Shared<C> s)
         : Base(p, s), k(raw() ? s.raw_full() : s.k_full(0), raw() ? s.raw_empty() : s.k_empty(0)),
@@ -126,15 +128,15 @@ struct StreamProducer : Producer<C> {
         if constexpr (v_direct(C))
             load_paired_k(b, n);
         else
-            this->load_block(k, raw() ? this->shared.raw(k.slot) : this->shared.k(0, k.slot), &this->params.k, b, n);
+            this->load_block(k, raw() ? this->shared.raw(k.at()) : this->shared.k(0, k.at()), &this->params.k, b, n);
     }
     HOPFILL_INLINE void load_v(const Blocks& b, i32 n) {
         if constexpr (C.v_transposed)
             load_transposed_v(b, n);
         else if constexpr (raw())
-            this->load_block(k, this->shared.raw(k.slot), &this->params.v, b, n);
+            this->load_block(k, this->shared.raw(k.at()), &this->params.v, b, n);
         else
-            this->load_block(v, this->shared.v(0, v.slot), &this->params.v, b, n);
+            this->load_block(v, this->shared.v(0, v.at()), &this->params.v, b, n);
     }
 
     // The whole warp, before the block's first barrier: the first job's first loads are under way while the consumers start. Dense jobs are known
@@ -143,30 +145,37 @@ struct StreamProducer : Producer<C> {
         if constexpr (C.packed) sm90::wait_for_previous_launch();
         some = this->decode(source.next, job, blocks);
         if constexpr (!C.packed) sm90::wait_for_previous_launch();
+        if (repeats_jobs(C) && leader) sm90::store_shared(&this->shared.job(0)->kept, static_cast<i32>(source.next));
         if (some && leader) open();
+        if (some && !leader) this->jobs.advance();
         if (end_early() && !some && leader) this->publish_end();
     }
 
-    // The whole warp, after it.
+    // The whole warp, after it. Told that there is nothing more, consumers complete their last job, too, and if that has failed, there is more.
     HOPFILL_INLINE void run() {
-        while (some) {
-            if (leader) {
+        for (bool more = some; more;) {
+            if (leader && some) {
                 for (i32 n = blocks.last; n > blocks.first; --n) {
-                    if (n == blocks.first + 1) source.start_draw();
+                    if (n == blocks.first + 1) start_draw();
                     load_k(blocks, n - 1);
                     load_v(blocks, n);
                 }
-                if (blocks.last == blocks.first) source.start_draw();
+                if (blocks.last == blocks.first) start_draw();
             }
             const Blocks before = blocks;
+            const bool had = some;
+            if (repeats_jobs(C) && leader) keep(before);
             sm90::sync_warp();
-            source.finish_draw(leader);
-            some = this->decode(source.next, job, blocks);
+            take_next();
+            const bool ends = (end_early() || repeats_jobs(C)) && !some && had;
             if (leader) {
                 if (some) open();
-                if (end_early() && !some) this->publish_end();
-                load_v(before, before.first);
+                if (ends) this->publish_end();
+                if (had) load_last_v(repeats_jobs(C) ? kept() : before);
+            } else if (some || ends) {
+                this->jobs.advance();
             }
+            more = some || (repeats_jobs(C) && had);
         }
         source.finish();
         if (!end_early() && leader) this->publish_end();
@@ -175,9 +184,61 @@ struct StreamProducer : Producer<C> {
 private:
     bool leader = sm90::elect_one();
     bool some = false;
+    bool drawn = false;
     JobSource<C> source{this->params};
     Job job;
     Blocks blocks;
+
+    HOPFILL_INLINE void load_last_v(const Blocks& b) { load_v(b, b.first); }
+    // The leader's, in shared memory: there are no registers for a job's blocks while the next job is found.
+    HOPFILL_INLINE void keep(const Blocks& b) {
+        i32* const to = this->shared.job(0)->kept_blocks;
+        sm90::store_shared(to, b.at.row);
+        sm90::store_shared(to + 1, b.at.c3);
+        sm90::store_shared(to + 2, b.kv_head);
+        sm90::store_shared(to + 3, b.first);
+    }
+    HOPFILL_INLINE Blocks kept() const {
+        const i32* const from = this->shared.job(0)->kept_blocks;
+        const i32 first = sm90::load_shared(from + 3);
+        return {{sm90::load_shared(from), sm90::load_shared(from + 1)}, sm90::load_shared(from + 2), first, first};
+    }
+
+    // A number that is drawn already waits for a failed job to be done again.
+    HOPFILL_INLINE void start_draw() {
+        if (!repeats_jobs(C) || !drawn) source.start_draw();
+    }
+    HOPFILL_INLINE void take_next() {
+        if constexpr (repeats_jobs(C)) {
+            source.next = sm90::load_shared(&this->shared.job(0)->kept);
+            if (!drawn) source.finish_draw(leader);
+            sm90::sync_warp();
+            if (leader) sm90::store_shared(&this->shared.job(0)->kept, static_cast<i32>(source.next));
+            drawn = has_failed(some ? 1 : kJobSlots - 1);
+        } else {
+            source.finish_draw(leader);
+        }
+        some = this->decode(source.next, job, blocks);
+        if (repeats_jobs(C) && drawn) job.unmasked = 0;
+    }
+    // Whether a job in the next `slots` slots has failed; then its number is the next one. Waits until the consumers are done with them.
+    HOPFILL_INLINE bool has_failed(u32 slots) {
+        CountedRing<kJobSlots> ring = this->jobs;
+#pragma unroll 1
+        for (; slots > 0; --slots, ring.advance()) {
+            ring.wait_empty();
+            Job* const job = this->shared.job(ring.at());
+            i32* const flag = job->failed + sm90::lane_index();
+            const bool failed = sm90::lane_index() < 4 * C.consumers && sm90::load_shared(flag) != 0;
+            if (sm90::vote_any(failed)) {
+                source.next = sm90::load_shared(&job->number);
+                if (failed) sm90::store_shared(flag, 0);
+                sm90::sync_warp();
+                return true;
+            }
+        }
+        return false;
+    }
 
     HOPFILL_INLINE const PrefillVtParams& vt_params() const { return static_cast<const PrefillVtParams&>(this->params); }
 
@@ -186,7 +247,7 @@ private:
         constexpr i32 kHalf = C.tile_n / 2;
         k.wait_empty();
         sm90::mbarrier_arrive_expect_bytes(k.full_barrier(), kGeometry.kv_block);
-        u8* const to = this->shared.k(0, k.slot);
+        u8* const to = this->shared.k(0, k.at());
 #pragma unroll
         for (i32 s = 0; s < 2 * kGeometry.slabs; ++s)
             sm90::tma_load(to + s * kHalf * kSlabBytes, s % 2 == 0 ? &this->params.k : &vt_params().k_odd, k.full_barrier(),
@@ -201,9 +262,9 @@ private:
         sm90::mbarrier_arrive_expect_bytes(v.full_barrier(), v_block_bytes(C, kGeometry));
         u8* to;
         if constexpr (v_direct(C))
-            to = this->shared.vt(v.slot());
+            to = this->shared.vt(v.at());
         else
-            to = this->shared.v(0, v.slot);
+            to = this->shared.v(0, v.at());
 #pragma unroll
         for (i32 s = 0; s < ceil_div(C.tile_n, kSlabBytes); ++s)
             sm90::tma_load(to + s * C.head_dim * kSlabBytes, &this->params.v, v.full_barrier(),

@@ -3,6 +3,7 @@
 
 #include "plan/geometry.h"
 #include "plan/params.h"
+#include "sm90/math.cuh"
 #include "sm90/mbarrier.cuh"
 #include "tile/pipeline.cuh"
 
@@ -18,6 +19,10 @@ struct Job {
     i32 q_start;      // packed: the sequence's first token in q
     i32 blocks;       // KV blocks to read
     i32 unmasked;     // of which this many, from the first, need no mask
+    i32 number;       // what the job was decoded from
+    i32 kept;         // the producer's, of the first slot: the number drawn last
+    i32 kept_blocks[4];  // and where the last V of the job before lies
+    i32 failed[kConsumerWarps];  // by consumer warp: exponentials have overflowed (repeats_jobs())
 };
 static_assert(sizeof(Job) == kJobBytes);
 constexpr i32 kNoMoreJobs = -1;  // as Job::blocks
@@ -110,6 +115,10 @@ struct Shared {
                 sm90::mbarrier_init(merge_full(w), 4);
                 sm90::mbarrier_init(merge_empty(w), 4);
             }
+        }
+        if constexpr (repeats_jobs(C)) {
+            for (i32 i = 0; i < kJobSlots; ++i)
+                for (i32 w = 0; w < 4 * C.consumers; ++w) sm90::store_shared(&job(i)->failed[w], 0);
         }
         sm90::fence_mbarrier_init();
     }

@@ -1,26 +1,31 @@
 // Online softmax over the rows that a thread shares with its quad (Milakov and Gimelshein 2018; FlashAttention-2, algorithm 1).
 #pragma once
 
+#include "plan/geometry.h"
 #include "sm90/math.cuh"
 #include "tile/fragment.cuh"
 
 namespace hopfill {
 
-// Two rows a thread. `reference` is the row's running maximum times scale_log2; sums are this thread's share.
+// Two rows a thread. `reference` is the row's running maximum times scale_log2, or where blocks came by step_by_references(), not far below it; sums
+// are this thread's share.
 struct Softmax {
+    // A block by stale references: this thread's 32 exponentials of a row add up to more than this only if one of them is above 1.
+    static constexpr float kOutgrown = 1024.0f;
     float reference[2];
     float sum[2];
+    float recent[2];  // of the block before, if that came by step_by_references()
 
-    HOPFILL_INLINE Softmax() {
+    HOPFILL_INLINE Softmax() { reset(); }
+    HOPFILL_INLINE void reset() {
         reference[0] = reference[1] = -sm90::infinity();
-        sum[0] = sum[1] = 0.0f;
+        sum[0] = sum[1] = recent[0] = recent[1] = 0.0f;
     }
 
     // The first block of a job: replaces raw logits s by exp2(scale_log2 * s - reference), reference being the block's maxima.
     template <i32 N, bool ByRow = false>
     HOPFILL_INLINE void start(float (&s)[N / 2], float scale_log2) {
-        reference[0] = reference[1] = -sm90::infinity();
-        sum[0] = sum[1] = 0.0f;
+        reset();
         float rescale[2];
         step<N, ByRow>(s, scale_log2, rescale);
     }
@@ -63,6 +68,50 @@ struct Softmax {
         }
     }
 
+    // As step(), but without this block's maxima: their comparisons and their way across the quad would be a fifth of a step, on its critical path.
+    // Exponentials are taken by the references as they are; only where the sums tell that a row has outgrown its reference is that raised, by a power
+    // of two. BF16's P has the range of float, so for it that is the next block's business, decided before its logits are there; P in FP16 is
+    // lowered at once. Exponentials that overflow leave sums or outputs that are not finite: Consumer has that job done again.
+    // Every row must have a finite reference.
+    template <i32 N, bool ByRow, bool AtOnce>
+    HOPFILL_INLINE bool step_by_references(float (&s)[N / 2], float scale_log2, float (&rescale)[2]) {
+        bool raised = false;
+        rescale[0] = rescale[1] = 1.0f;
+        if constexpr (!AtOnce) raised = raise(rescale);
+        recent[0] = recent[1] = 0.0f;
+        if constexpr (ByRow) {
+#pragma unroll
+            for (i32 h = 0; h < 2; ++h)
+#pragma unroll
+                for (i32 i = 0; i < N / 2; ++i)
+                    if (fragment_half(i) == h) s[i] = sm90::exp2_approx(sm90::fma_float(s[i], scale_log2, -reference[h]));
+#pragma unroll
+            for (i32 h = 0; h < 2; ++h)
+#pragma unroll
+                for (i32 i = 0; i < N / 2; ++i)
+                    if (fragment_half(i) == h) recent[h] += s[i];
+        } else {
+#pragma unroll
+            for (i32 i = 0; i < N / 2; ++i) {
+                const i32 h = fragment_half(i);
+                s[i] = sm90::exp2_approx(sm90::fma_float(s[i], scale_log2, -reference[h]));
+                recent[h] += s[i];
+            }
+        }
+        if constexpr (AtOnce) {
+            raised = raise(rescale);
+            if (raised) {
+#pragma unroll
+                for (i32 i = 0; i < N / 2; ++i) s[i] *= rescale[fragment_half(i)];
+                recent[0] *= rescale[0];
+                recent[1] *= rescale[1];
+            }
+        }
+        sum[0] += recent[0];
+        sum[1] += recent[1];
+        return raised;
+    }
+
     // Row maxima of a block, over the quad.
     template <i32 N, bool ByRow = false>
     HOPFILL_INLINE static void maxima(const float (&s)[N / 2], float (&top)[2]) {
@@ -101,6 +150,23 @@ struct Softmax {
             constexpr float kLn2 = 0.693147180559945f;
             lse[h] = sum[h] == 0.0f ? -sm90::infinity() : (reference[h] + sm90::log2_approx(sum[h])) * kLn2;
         }
+    }
+
+private:
+    // Raises the references of rows whose most recent sums have grown by far, if any of the warp has; the quad agrees.
+    HOPFILL_INLINE bool raise(float (&rescale)[2]) {
+        if (!sm90::vote_any(recent[0] > kOutgrown || recent[1] > kOutgrown)) return false;
+#pragma unroll
+        for (i32 h = 0; h < 2; ++h) {
+            float top = sm90::max_float(recent[h], sm90::shuffle_xor(recent[h], 1u));
+            top = sm90::max_float(top, sm90::shuffle_xor(top, 2u));
+            // By its exponent; of one that has overflowed by what float can say, which is of no use to anybody.
+            const i32 by = clamp_high(clamp_low(static_cast<i32>(sm90::float_bits(top) >> 23) - 127, 0), 126);
+            rescale[h] = sm90::bits_float(static_cast<u32>(127 - by) << 23);
+            reference[h] += static_cast<float>(by);
+            sum[h] *= rescale[h];
+        }
+        return true;
     }
 };
 

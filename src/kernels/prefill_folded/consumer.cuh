@@ -46,7 +46,7 @@ struct FoldedConsumer : Mainloop<C> {
         if (n < 0) return;
         u32 p[kN / 16][4];
         float rescale[2] = {1.0f, 1.0f};
-        this->first_block(n, p, softmax, limit);
+        this->first_block(job, n, p, softmax, limit);
 #pragma unroll 1
         for (--n; n >= range.unmasked; --n) this->template step<true>(o, p, softmax, rescale, n, limit);
 #pragma unroll 1

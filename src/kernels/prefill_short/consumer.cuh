@@ -20,7 +20,7 @@ struct SplitConsumer : Mainloop<C> {
         this->row_limits(shared.job(slot), limit);
         const i32 unmasked = sm90::load_shared(&shared.job(slot)->unmasked);
         float rescale[2] = {1.0f, 1.0f};
-        this->first_block(n, p, softmax, limit);
+        this->first_block(shared.job(slot), n, p, softmax, limit);
 #pragma unroll 1
         for (n -= 2; n >= unmasked; n -= 2) this->template step<true>(o, p, softmax, rescale, n, limit);
 #pragma unroll 1

@@ -17,6 +17,7 @@ struct Ring {
 
     HOPFILL_INLINE Ring(u64* full_barriers, u64* empty_barriers) : full(full_barriers), empty(empty_barriers) {}
 
+    HOPFILL_INLINE u32 at() const { return slot; }
     HOPFILL_INLINE void advance() {
         if (++slot == Slots) {
             slot = 0;
@@ -40,10 +41,11 @@ struct CountedRing {
 
     HOPFILL_INLINE CountedRing(u64* full_barriers, u64* empty_barriers) : full(full_barriers), empty(empty_barriers) {}
 
-    HOPFILL_INLINE u32 slot() const { return taken % Slots; }
+    HOPFILL_INLINE u32 at() const { return taken % Slots; }
     HOPFILL_INLINE void advance() { ++taken; }
-    HOPFILL_INLINE void wait_empty() const { sm90::mbarrier_wait(&empty[slot()], taken / Slots % 2 ^ 1); }
-    HOPFILL_INLINE u64* full_barrier() const { return &full[slot()]; }
+    HOPFILL_INLINE u32 empty_phase() const { return taken / Slots % 2 ^ 1; }
+    HOPFILL_INLINE void wait_empty() const { sm90::mbarrier_wait(&empty[at()], empty_phase()); }
+    HOPFILL_INLINE u64* full_barrier() const { return &full[at()]; }
 };
 
 }  // namespace hopfill
