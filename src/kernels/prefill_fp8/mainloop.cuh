@@ -32,12 +32,24 @@ struct Fp8Mainloop {
 
     HOPFILL_INLINE static bool warp_leader() { return sm90::lane_index() == 0; }
 
+    // What a ring's slot adds to its descriptor. A vote's result is known to be uniform, a number carried through the job loop is not, and what is
+    // not costs two moves before each product. (Two warpgroups up to hd128 hide the moves better than the votes.)
+    static constexpr bool kUniformSlots = C.consumers == 3 || kD > 128;
+    template <i32 Slots, i32 Bytes>
+    HOPFILL_INLINE static u64 slot_offset(u32 slot) {
+        if constexpr (!kUniformSlots) return descriptor_offset(slot * Bytes);
+        u64 offset = 0;
+#pragma unroll
+        for (u32 i = 1; i < Slots; ++i)
+            if (sm90::vote_any(slot == i)) offset = descriptor_offset(i * Bytes);
+        return offset;
+    }
+
     // s = Q K^T of the next block: issued, not awaited.
     HOPFILL_INLINE void multiply_qk(float (&s)[kN / 2]) {
-        // A vote's result is known to be uniform; a number carried through the job loop is not (prefill/mainloop.cuh).
         const bool second = kGeometry.q_slots > 1 && sm90::vote_any(q_slot() != 0);
         const u64 a = k_major_descriptor(shared.q(warpgroup, 0)) + (second ? descriptor_offset(kGeometry.q_tile) : 0);
-        const u64 b = k_major_descriptor(shared.k(0, taken % C.stages));
+        const u64 b = k_major_descriptor(shared.k(0, 0)) + slot_offset<C.stages, kGeometry.kv_block>(taken % C.stages);
 #pragma unroll
         for (i32 d = 0; d < kD / 32; ++d) {
             const u32 inside = d % 4 * 32;
@@ -51,7 +63,8 @@ struct Fp8Mainloop {
     // the tensor core keeps 13 fraction bits of an e4m3 sum, which is enough for one block.
     template <i32 Columns>
     HOPFILL_INLINE void multiply_pv(float (&t)[Columns / 2], const u32 (&p)[kN / 32][4], u32 at, i32 first) {
-        const u64 b = k_major_descriptor(shared.vt(at % kGeometry.vt_stages)) + descriptor_offset(first * kSlabBytes);
+        const u64 b = k_major_descriptor(shared.vt(0)) + slot_offset<kGeometry.vt_stages, kGeometry.vt_block>(at % kGeometry.vt_stages) +
+                      descriptor_offset(first * kSlabBytes);
 #pragma unroll
         for (i32 n = 0; n < kN / 32; ++n)
             sm90::wgmma_rs<Columns, C.elem>(t, p[n], b + descriptor_offset(n / 4 * kD * kSlabBytes + n % 4 * 32), n != 0);

@@ -29,12 +29,11 @@ struct Transposer {
     const PrefillFp8Params& params;
     Shared<C> shared;
     i32 warp;  // 0, 1, 2
-    Ring<kGeometry.v_stages> v;
-    Ring<kGeometry.vt_stages> vt;
-    Ring<kJobSlots> jobs;
+    // Registers are scarce: all slots and phases follow from two counts.
+    u32 blocks = 0;  // transposed so far
+    u32 tasks = 0;   // begun so far
 
-    HOPFILL_INLINE Transposer(const PrefillFp8Params& p, Shared<C> s, i32 w)
-        : params(p), shared(s), warp(w), v(s.v_full(0), s.v_empty(0)), vt(s.vt_full(), s.vt_empty()), jobs(s.job_full(), s.job_empty()) {}
+    HOPFILL_INLINE Transposer(const PrefillFp8Params& p, Shared<C> s, i32 w) : params(p), shared(s), warp(w) {}
 
     // Lane l reads row l % 8 of matrix l / 8, which holds eight keys by sixteen columns, and gets two keys of columns 2 g and 2 g + 1, g = l / 4, in
     // each register: two registers make four keys of one column. The matrices that are written take even columns from the lower half of the warp and
@@ -78,8 +77,10 @@ struct Transposer {
     };
 
     HOPFILL_INLINE Task next_task() {
-        jobs.wait_full();
-        const Job* job = shared.job(jobs.slot);
+        const u32 slot = tasks % kJobSlots;
+        sm90::mbarrier_wait(shared.job_full() + slot, tasks / kJobSlots % 2);
+        ++tasks;
+        const Job* job = shared.job(slot);
         Task task{sm90::load_shared(&job->blocks), sm90::load_shared(&job->sequence), sm90::load_shared(&job->head),
                   sm90::load_shared(&job->kv_len)};
         if constexpr (realigns()) {
@@ -91,8 +92,7 @@ struct Transposer {
             }
         }
         sm90::sync_warp();
-        if (sm90::lane_index() == 0) jobs.release();
-        jobs.advance();
+        if (sm90::lane_index() == 0) sm90::mbarrier_arrive(shared.job_empty() + slot);
         return task;
     }
 
@@ -102,29 +102,31 @@ struct Transposer {
         const bool scaling = C.scale_block != 0 && warp == 0 && sm90::lane_index() == 0;
         BlockScales<C> scales;
         if (scaling) scales.load(params, next.sequence, next.head, following < 0 ? 0 : next.kv_len, following);
+        const u32 to = blocks % kGeometry.vt_stages;
+        const u32 empty_phase = 1 - blocks / kGeometry.vt_stages % 2;
         if constexpr (v_direct(C)) {
-            vt.wait_empty();
-            if (scaling) scales.put(shared.scales(vt.slot));
+            ++blocks;
+            sm90::mbarrier_wait(shared.vt_empty() + to, empty_phase);
+            if (scaling) scales.put(shared.scales(to));
             sm90::sync_warp();
-            if (sm90::lane_index() == 0) sm90::mbarrier_arrive(vt.full_barrier());
-            vt.advance();
-            return;
+            if (sm90::lane_index() == 0) sm90::mbarrier_arrive(shared.vt_full() + to);
+        } else {
+            const u32 from = blocks % kGeometry.v_stages;
+            sm90::mbarrier_wait(shared.v_full(0) + from, blocks / kGeometry.v_stages % 2);
+            sm90::mbarrier_wait(shared.vt_empty() + to, empty_phase);
+            ++blocks;
+            if constexpr (realigns())
+                realign<C>(shared.v(0, from), shared.vt(to), static_cast<u32>(warp), kWarps, task.shift, task.keys - n * C.tile_n);
+            else
+                transpose(shared.v(0, from), shared.vt(to));
+            if (scaling) scales.put(shared.scales(to));
+            sm90::fence_async_shared();
+            sm90::sync_warp();
+            if (sm90::lane_index() == 0) {
+                sm90::mbarrier_arrive(shared.vt_full() + to);
+                sm90::mbarrier_arrive(shared.v_empty(0) + from);
+            }
         }
-        v.wait_full();
-        vt.wait_empty();
-        if constexpr (realigns())
-            realign<C>(shared.v(0, v.slot), shared.vt(vt.slot), static_cast<u32>(warp), kWarps, task.shift, task.keys - n * C.tile_n);
-        else
-            transpose(shared.v(0, v.slot), shared.vt(vt.slot));
-        if (scaling) scales.put(shared.scales(vt.slot));
-        sm90::fence_async_shared();
-        sm90::sync_warp();
-        if (sm90::lane_index() == 0) {
-            sm90::mbarrier_arrive(vt.full_barrier());
-            v.release();
-        }
-        v.advance();
-        vt.advance();
     }
 
     // The producer describes the next job before it asks for this one's last V.
