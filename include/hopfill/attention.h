@@ -116,7 +116,7 @@ struct Plan {
 /// +-448. E4M3 tensors may have scales, float32 multipliers on the same device, of any non-negative strides (0 broadcasts); see ScaleKind for their
 /// shapes. Shapes are told apart so: [1] is one for the tensor, rank 1 else by head; rank 2 is [batch, kv_heads], for v also
 /// [kv_heads, head_dim], and refused where it could be both; rank 3 is by block of AttentionOptions::scale_block tokens. Scales of blocks that no
-/// token of a sequence lies in are not read as numbers: they may be NaN.
+/// token of a sequence lies in, and of sequences without tokens, are not read as numbers: they may be NaN.
 struct AttentionTensors {
     TensorView q, k, v, o, lse, cu_seqlens_q, cu_seqlens_k;
     TensorView q_scale{}, k_scale{}, v_scale{};

@@ -92,7 +92,7 @@ Shape shape_of(Input input, double scale, std::int64_t head_dim) {
     return {};
 }
 
-// A scale tensor for data of up to about `largest`, which its numbers map to between 28 and 448; NaN for blocks that hold no token.
+// A scale tensor for data of up to about `largest`, which its numbers map to between 28 and 448; NaN for blocks and sequences without tokens.
 Buffer draw_scale(const Case& c, Stream which, ScaleKind kind, double largest, const Built& b, const std::vector<std::int64_t>& lens,
                   TensorView& view, ScaleLayout& layout) {
     layout.kind = kind;
@@ -141,8 +141,6 @@ Buffer draw_scale(const Case& c, Stream which, ScaleKind kind, double largest, c
         const std::int64_t length = lens[static_cast<std::size_t>(s)];
         const std::int64_t used = kind == ScaleKind::block ? (length + c.scale_block - 1) / c.scale_block : by_sequence && length == 0 ? 0 : 1;
         for (std::int64_t h = 0; h < (kind == ScaleKind::tensor ? 1 : heads); ++h) {
-            // The promise is of blocks alone: rows of a sequence without keys are multiplied by its scale, and their zeros must stay zeros.
-            if (kind == ScaleKind::sequence && length == 0) x[s * layout.batch + h * layout.head] = 1.0f;
             for (std::int64_t i = 0; i < (kind == ScaleKind::channel ? c.head_dim : used); ++i) {
                 x[s * layout.batch + h * layout.head + i * (layout.block + layout.channel)] = draw();
             }

@@ -115,12 +115,19 @@ struct Workload::Data {
             scale.resize(static_cast<std::size_t>(p.batch * heads * blocks));
             for (float& x : scale) x = c.integers ? static_cast<float>(1 << random.below(2)) : 0.5f + 0.0625f * static_cast<float>(random.below(25));
         };
+        // Of a sequence without keys no multiplier is read as a number.
+        const auto spoil = [&](std::vector<float>& scale, const ScaleLayout& layout) {
+            for (std::size_t i = 0; i < c.kv_lens.size(); ++i)
+                if (c.kv_lens[i] == 0) std::fill_n(scale.begin() + static_cast<std::ptrdiff_t>(i) * layout.batch, layout.batch, std::nanf(""));
+        };
         p.scale_block = c.scale_block;
         make(k_scale, p.k_scale, p.kv_heads, p.max_seqlen_kv);
         make(v_scale, p.v_scale, p.kv_heads, p.max_seqlen_kv);
+        spoil(k_scale, p.k_scale);
+        spoil(v_scale, p.v_scale);
         if (!c.fp8) return;
         make(q_scale, p.q_scale, p.kv_heads, p.max_seqlen_q);
-        if (c.scale_block != 0) return;
+        if (c.scale_block != 0) return spoil(q_scale, p.q_scale);
         q_scale.resize(static_cast<std::size_t>(p.heads), c.integers ? 1.0f : 0.75f);
         p.q_scale = {ScaleKind::head, 0, 1, 0, 0};
     }

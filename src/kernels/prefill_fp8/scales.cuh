@@ -23,8 +23,9 @@ constexpr float kSmallestFactor = 1.17549435e-38f;
 // V's multipliers are divided by each other; 2^-64 times the largest e4m3 is nothing beside a float16 output.
 constexpr float kSmallestUnit = 5.42101086e-20f;
 
-HOPFILL_INLINE float load_scale(const ScaleView& view, i32 sequence, i32 head, i32 block) {
-    if (view.data == nullptr) return 1.0f;
+// Without keys: 1, as the multipliers of an empty sequence may be NaN.
+HOPFILL_INLINE float load_scale(const ScaleView& view, i32 sequence, i32 head, i32 block, i32 keys) {
+    if (view.data == nullptr || keys == 0) return 1.0f;
     return sm90::load_global(view.data + (static_cast<i64>(sequence) * view.batch + static_cast<i64>(head / view.heads_per_entry) * view.head +
                                           static_cast<i64>(block) * view.block));
 }
@@ -46,11 +47,9 @@ struct BlockScales {
         const i32 kv_head = head / p.heads_per_kv_head;
 #pragma unroll
         for (i32 f = 0; f < kCount; ++f) {
-            k[f] = v[f] = 1.0f;
-            if (kv_len == 0) continue;
             const i32 key = clamp_high(n * C.tile_n + f * (C.tile_n / kCount), kv_len - 1);
-            k[f] = load_scale(p.k_scale, sequence, kv_head, block_of(p.k_scale, key));
-            v[f] = load_scale(p.v_scale, sequence, kv_head, block_of(p.v_scale, key));
+            k[f] = load_scale(p.k_scale, sequence, kv_head, block_of(p.k_scale, key), kv_len);
+            v[f] = load_scale(p.v_scale, sequence, kv_head, block_of(p.v_scale, key), kv_len);
         }
     }
     HOPFILL_INLINE void load(const PrefillFp8Params& p, const Job* job, i32 n) {
@@ -77,16 +76,16 @@ struct JobScales {
 
     // Asks for a job's multipliers; nothing waits for them yet.
     HOPFILL_INLINE void open(const PrefillFp8Params& p, const Job* job, u32 row_group) {
-        const i32 head = sm90::load_shared(&job->head), sequence = sm90::load_shared(&job->sequence);
+        const i32 head = sm90::load_shared(&job->head), sequence = sm90::load_shared(&job->sequence), kv_len = sm90::load_shared(&job->kv_len);
         i32 q_block = 0;
         if (p.q_scale.block_tokens != 0) {
             // A warpgroup's rows lie in one block; rows past the sequence's end take the last one's.
             const i32 row = sm90::load_shared(&job->row0) + static_cast<i32>(row_group) * kRowsPerWarpgroup;
             q_block = clamp_high(row, sm90::load_shared(&job->q_len) - 1) / p.q_scale.block_tokens;
         }
-        logit = p.scale_log2 * load_scale(p.q_scale, sequence, head, q_block);
+        logit = p.scale_log2 * load_scale(p.q_scale, sequence, head, q_block, kv_len);
         if constexpr (C.scale_block == 0)
-            logit = at_least(logit * load_scale(p.k_scale, sequence, head / p.heads_per_kv_head, 0), kSmallestFactor);
+            logit = at_least(logit * load_scale(p.k_scale, sequence, head / p.heads_per_kv_head, 0, kv_len), kSmallestFactor);
         else
             unit = 1.0f;
     }
@@ -94,7 +93,8 @@ struct JobScales {
     // What a finished job's output is to be multiplied with.
     HOPFILL_INLINE float output(const PrefillFp8Params& p, const Job* job) const {
         if constexpr (C.scale_block == 0)
-            return load_scale(p.v_scale, sm90::load_shared(&job->sequence), sm90::load_shared(&job->head) / p.heads_per_kv_head, 0);
+            return load_scale(p.v_scale, sm90::load_shared(&job->sequence), sm90::load_shared(&job->head) / p.heads_per_kv_head, 0,
+                              sm90::load_shared(&job->kv_len));
         else
             return unit;
     }

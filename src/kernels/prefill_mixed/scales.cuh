@@ -15,8 +15,8 @@ struct MixedScales {
 
     // Of a sequence without keys they may be anything: they are not used.
     HOPFILL_INLINE static float of_job(const PrefillParams& p, const ScaleView& view, const Job* job) {
-        if (sm90::load_shared(&job->kv_len) == 0) return 1.0f;
-        return load_scale(view, sm90::load_shared(&job->sequence), sm90::load_shared(&job->head) / p.heads_per_kv_head, 0);
+        return load_scale(view, sm90::load_shared(&job->sequence), sm90::load_shared(&job->head) / p.heads_per_kv_head, 0,
+                          sm90::load_shared(&job->kv_len));
     }
 
     HOPFILL_INLINE void open(const PrefillParams& p, const Job* job) {

@@ -32,6 +32,16 @@ TEST(Edges, DenseBatchesWithoutKeysOrQueries) {
     }
 }
 
+// A sequence without keys has NaN scales: its rows are zeros all the same, masked or not, folded or not, with a block's scale or a sequence's.
+TEST(Edges, Fp8ScalesOfSequencesWithoutTokens) {
+    for (const char* text : {"e4m3 d64 h2/2 out=bf16 packed loose q=0,195,1 kv=1,0,1 tail=65 vs=sequence input=gaussian lse layout=93630 seed=1",
+                             "e4m3 d128 h2/1 causal packed q=70,200,0 kv=0,0,3 qs=sequence ks=sequence vs=sequence input=gaussian lse seed=2",
+                             "e4m3 d128 h2/1 packed q=3,90 kv=0,190 qs=block ks=block vs=block block=64 input=gaussian lse seed=3",
+                             "e4m3 d256 h2/1 causal packed q=9,65 kv=0,130 ks=sequence vs=sequence vt input=gaussian lse seed=4",
+                             "bf16 kv_dtype=e4m3 d128 h2/1 packed q=9,65 kv=0,130 ks=sequence vs=sequence input=gaussian lse seed=5"})
+        expect_right(text);
+}
+
 TEST(Edges, AScaleOfZeroIsAMean) {
     for (const char* text : {"f16 d128 h2/1 causal q=2x40 kv=2x200 scale=0 input=gaussian lse seed=4",
                              "bf16 d64 h2/2 q=2x40 kv=2x200 scale=0 input=large lse seed=5",
