@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 SMS = 132  # of an H100
-KERNEL = re.compile(r"(prefill_short|prefill_folded|prefill_fp8|prefill_mixed|prefill)_\w+?_hd(\d+)_\w+?_m(\d+)n(\d+)s")
+KERNEL = re.compile(r"(prefill_short|prefill_folded|prefill_fp8_folded|prefill_fp8|prefill_mixed|prefill)_\w+?_hd(\d+)_\w+?_m(\d+)n(\d+)s")
 BYTES = {"bf16": 2, "f16": 2, "e4m3": 1}
 
 
@@ -37,7 +37,7 @@ def point(row: dict) -> Point:
     family, head_dim, tile_m, tile_n = found[1], int(found[2]), int(found[3]), int(found[4])
     tokens = row["tokens_q"] // row["batch"]
     ends = [min((tile + 1) * tile_m, tokens) if row["causal"] else tokens for tile in range(math.ceil(tokens / tile_m))]
-    if family == "prefill_folded":  # a job reads what the later of its two tiles of 64 rows sees
+    if family.endswith("_folded"):  # a job reads what the later of its two tiles of 64 rows sees
         ends = [min((math.ceil(tokens / 64) - job) * 64, tokens) for job in range(math.ceil(tokens / tile_m))]
     q_bytes = BYTES[row["dtype"]] + BYTES[row["out_dtype"]]
     moved = row["head_dim_qk"] * (q_bytes * row["tokens_q"] * row["heads"] + 2 * BYTES[row["dtype"]] * row["tokens_kv"] * row["kv_heads"])

@@ -113,7 +113,7 @@ int class_of(const AttentionProblem& p) {
 
 bool fits(const KernelConfig& c, const AttentionProblem& p) {
     // The families for short prompts are chosen by the size of the batch, and their bits are not the main family's.
-    if (p.batch_invariant && (c.family == Family::prefill_short || c.family == Family::prefill_folded)) return false;
+    if (p.batch_invariant && (c.family == Family::prefill_short || is_folded(c.family))) return false;
     return c.elem == elem_of(p.dtype) && kv_elem(c) == elem_of(p.kv_dtype) && c.out == elem_of(p.out_dtype) && c.packed == p.packed &&
            (c.mask == Mask::causal) == p.causal && (c.scale_block == p.scale_block || (any_scale_block(c) && p.scale_block != 0)) &&
            c.v_transposed == p.v_transposed && c.head_dim == class_of(p);
@@ -212,7 +212,7 @@ Result<Plan> choose(const AttentionProblem& p, const DeviceInfo& device) {
         const KernelConfig& c = kernel_at(i);
         if (!fits(c, p)) continue;
         // A folded job keeps one warpgroup busy: beside others of its kind, in a second wave, it takes longer than the model says.
-        if (c.family == Family::prefill_folded && jobs_of(c, judged) > device.num_sms) continue;
+        if (is_folded(c.family) && jobs_of(c, judged) > device.num_sms) continue;
         const double us = modelled_us(c, judged, device);
         if (best >= 0 && us >= least) continue;
         best = i;

@@ -43,6 +43,9 @@ constexpr TileCost kCosts[] = {
     {Family::prefill_fp8, 128, 128, 2, 2.05, 1.567, 0.955},
     {Family::prefill_fp8, 128, 128, 3, 2.29, 2.012, 0.991},
     {Family::prefill_fp8, 256, 128, 2, 5.23, 2.301, 0.970},
+    // As of prefill_folded: from the table of prefill_fp8/SCHEDULE.md, as shares of what prefill_fp8 takes.
+    {Family::prefill_fp8_folded, 64, 128, 2, 2.60, 0.660, 1.000},
+    {Family::prefill_fp8_folded, 128, 128, 2, 2.65, 1.080, 1.000},
     // As prefill's, until measured.
     {Family::prefill_mixed, 64, 128, 2, 0.66, 1.273, 0.970},
     {Family::prefill_mixed, 128, 128, 2, 1.21, 1.628, 1.012},

@@ -16,7 +16,7 @@ constexpr i32 clamp_high(i32 v, i32 high) { return v > high ? high : v; }
 // Byte offsets into the block's dynamic shared memory.
 //   prefill         every consumer warpgroup has its own 64 query rows; all read the same KV blocks
 //   prefill_short   the warpgroups share 64 query rows and split the KV blocks, each with its own ring; one merges what they found
-//   prefill_folded  as prefill; the two warpgroups' rows are not neighbours
+//   ..._folded      as prefill; the two warpgroups' rows are not neighbours
 //   prefill_fp8     as prefill; V as TMA brings it waits in `v`, and what the products read, [head_dim, keys], is written to `vt` from there;
 //                   given transposed, it comes to `vt` at once, or ragged, at the nearest 16 bytes before its place, to `v`, with 16 keys more
 //   prefill_mixed   as prefill; K and V as TMA brings them wait in `raw`, not swizzled, and are written to `k` and `v` as 16-bit numbers from there
@@ -81,7 +81,7 @@ constexpr Geometry geometry(const KernelConfig& c) {
     g.o_slabs = ceil_div(c.head_dim * elem_bytes(c.out), kSlabBytes);
     g.merge_bytes = split ? 128 * 4 * (c.head_dim / 2 + 4) : 0;
     // prefill_fp8: V is read while the block before it is in the products; at hd256 one block as given leaves room for two transposed ones.
-    const bool transposes = c.family == Family::prefill_fp8;
+    const bool transposes = is_fp8(c.family);
     g.v_stages = !transposes ? c.stages : v_direct(c) ? 0 : g.slabs > 1 ? 1 : 2;
     g.vt_stages = !transposes ? 0 : v_direct(c) && g.slabs == 1 ? 4 : 2;
     g.vt_block = ceil_div(c.tile_n, kSlabBytes) * c.head_dim * kSlabBytes;
@@ -114,7 +114,7 @@ constexpr Geometry geometry(const KernelConfig& c) {
     return g;
 }
 
-// prefill_folded: the rows of warpgroup w in a job that starts at row0. Warpgroup 1 has the 64 rows from row0, warpgroup 0 those as far from the
+// Folded families: the rows of warpgroup w in a job that starts at row0. Warpgroup 1 has the 64 rows from row0, warpgroup 0 those as far from the
 // sequence's end; where the two meet, warpgroup 1 has none: it gets rows past the end.
 constexpr i32 folded_row(i32 row0, i32 q_len, u32 w) {
     const i32 end = ceil_div(q_len, kRowsPerWarpgroup) * kRowsPerWarpgroup, far = end - kRowsPerWarpgroup - row0;
@@ -146,11 +146,11 @@ constexpr bool repeats_jobs(const KernelConfig& c) {
 
 // KV blocks that a job reads. Of a folded job the later rows see all that the earlier ones do.
 constexpr KvRange job_range(const KernelConfig& c, i32 row0, i32 q_len, i32 kv_len) {
-    if (c.family == Family::prefill_folded) return kv_range(c, folded_row(row0, q_len, 0), kRowsPerWarpgroup, q_len, kv_len);
+    if (is_folded(c.family)) return kv_range(c, folded_row(row0, q_len, 0), kRowsPerWarpgroup, q_len, kv_len);
     return kv_range(c, row0, geometry(c).tile_m, q_len, kv_len);
 }
 
 // Rows between the starts of a sequence's jobs.
-constexpr i32 job_stride(const KernelConfig& c) { return c.family == Family::prefill_folded ? kRowsPerWarpgroup : geometry(c).tile_m; }
+constexpr i32 job_stride(const KernelConfig& c) { return is_folded(c.family) ? kRowsPerWarpgroup : geometry(c).tile_m; }
 
 }  // namespace hopfill

@@ -20,8 +20,12 @@ enum class Family : u8 {
     prefill_short,  // one wave of balanced job lists (kernels/prefill_short)
     prefill_folded, // causal: a job pairs a tile near the end of a prompt with one near its start, so that jobs are alike (kernels/prefill_folded)
     prefill_fp8,    // e4m3 k and v: as prefill, with V transposed by the producer's warpgroup or given so (kernels/prefill_fp8)
+    prefill_fp8_folded,  // e4m3, with jobs as prefill_folded's (kernels/prefill_fp8)
     prefill_mixed,  // 16-bit q, e4m3 k and v: as prefill, with K and V converted to q's type by the producer's warpgroup (kernels/prefill_mixed)
 };
+
+constexpr bool is_folded(Family f) { return f == Family::prefill_folded || f == Family::prefill_fp8_folded; }
+constexpr bool is_fp8(Family f) { return f == Family::prefill_fp8 || f == Family::prefill_fp8_folded; }
 
 // A kernel, wholly. Every field changes the machine code; nothing else does.
 struct KernelConfig {

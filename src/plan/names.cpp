@@ -23,6 +23,7 @@ const char* text(Family f) {
         case Family::prefill_short: return "prefill_short";
         case Family::prefill_folded: return "prefill_folded";
         case Family::prefill_fp8: return "prefill_fp8";
+        case Family::prefill_fp8_folded: return "prefill_fp8_folded";
         case Family::prefill_mixed: break;
     }
     return "prefill_mixed";

@@ -43,6 +43,7 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_folded, Mask::causal, false},
     {Family::prefill_mixed, Mask::causal, true},
     {Family::prefill_mixed, Mask::full, false, 256},
+    {Family::prefill_fp8_folded, Mask::causal, true},
 };
 constexpr int kPlanned = sizeof(kWanted) / sizeof(kWanted[0]);
 // And the quantiser of bf16 and of f16.
@@ -64,7 +65,7 @@ void kernel(const PrefillVtParams& p) {
         prefill_kernel<at(Row)>(p);
     else if constexpr (at(Row).family == Family::prefill_folded)
         prefill_folded_kernel<at(Row)>(p);
-    else if constexpr (at(Row).family == Family::prefill_fp8)
+    else if constexpr (is_fp8(at(Row).family))
         prefill_fp8_kernel<at(Row)>(p);
     else if constexpr (at(Row).family == Family::prefill_mixed)
         prefill_mixed_kernel<at(Row)>(p);

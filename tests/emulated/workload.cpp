@@ -284,10 +284,12 @@ Case case_of(int variant) {
 namespace {
 
 // What a kernel's problems are drawn from. Evidence holds outputs of these problems, so a kernel keeps its number when the catalogue grows: its rows
-// that came after the first-use table, those with V given transposed and the mixed ones, count last.
+// that came after the first-use table, those with V given transposed, the mixed and the folded of FP8, count last.
 int number_of(int variant) {
     const auto& catalogue = planner::kernel_table();
-    const auto came_later = [](const KernelConfig& k) { return k.v_transposed || k.family == Family::prefill_mixed; };
+    const auto came_later = [](const KernelConfig& k) {
+        return k.v_transposed || k.family == Family::prefill_mixed || k.family == Family::prefill_fp8_folded;
+    };
     const auto later = static_cast<int>(std::count_if(catalogue.begin(), catalogue.end(), came_later));
     const int all = static_cast<int>(catalogue.size() + planner::first_use_table().size()), first = static_cast<int>(catalogue.size()) - later;
     return variant < first ? variant : variant < first + later ? all - first - later + variant : variant - later;

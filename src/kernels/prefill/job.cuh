@@ -45,7 +45,7 @@ struct JobSource {
 // the last; their jobs read most.
 template <KernelConfig C>
 HOPFILL_INLINE i32 first_tile_row(i32 index, i32 tiles) {
-    return (C.mask == Mask::causal && C.family != Family::prefill_folded ? tiles - 1 - index : index) * job_stride(C);
+    return (C.mask == Mask::causal && !is_folded(C.family) ? tiles - 1 - index : index) * job_stride(C);
 }
 
 // Dense: groups of heads whose K and V fit in L2 together; in a group the longest tiles of all heads first (causal: the last rows), so that

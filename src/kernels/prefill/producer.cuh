@@ -276,7 +276,7 @@ private:
     }
 
     // Who transposes (prefill_fp8) or converts (prefill_mixed) a job's last V has to know the next job, or that there is none.
-    static constexpr bool end_early() { return C.family == Family::prefill_fp8 || C.family == Family::prefill_mixed; }
+    static constexpr bool end_early() { return is_fp8(C.family) || C.family == Family::prefill_mixed; }
 
     HOPFILL_INLINE void open() {
         this->publish(job);

@@ -136,7 +136,7 @@ private:
 // First query row of row group w in a job that starts at row0.
 template <KernelConfig C>
 HOPFILL_INLINE i32 first_row(i32 row0, i32 q_len, u32 w) {
-    return C.family == Family::prefill_folded ? folded_row(row0, q_len, w) : row0 + static_cast<i32>(w) * kRowsPerWarpgroup;
+    return is_folded(C.family) ? folded_row(row0, q_len, w) : row0 + static_cast<i32>(w) * kRowsPerWarpgroup;
 }
 
 // TMA coordinates of a [.., head_dim] tensor: dense {column, head, row, sequence, 0}; packed as plan/tensor_map.h describes.

@@ -79,7 +79,7 @@ struct Fp8Consumer : Fp8Mainloop<C> {
         }
     }
 
-private:
+protected:
     // s = Q K^T of the next block, t = P V of the one before: issued.
     HOPFILL_INLINE void issue(float (&s)[kN / 2], float (&t)[kD / 2], const u32 (&p)[kN / 32][4]) {
         this->wait_k();

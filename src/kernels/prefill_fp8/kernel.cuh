@@ -5,6 +5,7 @@
 #include "prefill/block.cuh"
 #include "prefill/producer.cuh"
 #include "prefill_fp8/consumer.cuh"
+#include "prefill_fp8/consumer_folded.cuh"
 #include "prefill_fp8/consumer_three.cuh"
 #include "prefill_fp8/consumer_wide.cuh"
 #include "prefill_fp8/transpose.cuh"
@@ -25,7 +26,9 @@ void prefill_fp8_kernel(HOPFILL_GRID_CONSTANT const typename Fp8ParamsFor<C.v_tr
             }
         },
         [&](const Shared<C>& shared, u32 warpgroup) {
-            if constexpr (C.consumers == 3)
+            if constexpr (is_folded(C.family))
+                Fp8FoldedConsumer<C>(params, shared, warpgroup).run();
+            else if constexpr (C.consumers == 3)
                 Fp8ConsumerOfThree<C>(params, shared, warpgroup).run();
             else if constexpr (C.head_dim <= 128)
                 Fp8Consumer<C>(params, shared, warpgroup).run();

@@ -152,8 +152,9 @@ struct Fp8Mainloop {
     // Keys that this thread's first row of a job sees. With a causal mask the second, eight below, sees eight more if it is a row of the sequence;
     // what other rows see is stored nowhere.
     HOPFILL_INLINE i32 visible(const Job* job) const {
-        const i32 row = sm90::load_shared(&job->row0) + warpgroup * kRowsPerWarpgroup + fragment_row(sm90::thread_index());
-        return visible_keys<C>(row, sm90::load_shared(&job->q_len), sm90::load_shared(&job->kv_len));
+        const i32 q_len = sm90::load_shared(&job->q_len);
+        const i32 row = first_row<C>(sm90::load_shared(&job->row0), q_len, warpgroup) + fragment_row(sm90::thread_index());
+        return visible_keys<C>(row, q_len, sm90::load_shared(&job->kv_len));
     }
 
     HOPFILL_INLINE u32 q_slot() const { return number % kGeometry.q_slots; }

@@ -121,6 +121,35 @@ TEST(Choose, Fp8HasAKernelForEveryHeadDimensionOutputMaskLayoutBlockOfScalesAndL
                         }
 }
 
+// Where it was measured faster, whatever the output's type and V's layout; multipliers by block and batch invariance are the main family's.
+TEST(Choose, Fp8FoldsShortCausalPrompts) {
+    const auto family = [](std::int64_t batch, std::int64_t seq, std::int64_t dim, auto change) {
+        AttentionProblem p = problem(batch, seq, dim);
+        p.dtype = p.kv_dtype = DType::e4m3;
+        p.out_dtype = DType::bf16;
+        change(p);
+        const Result<Plan> plan = planner::choose(p, {});
+        EXPECT_TRUE(plan) << plan.error().text();
+        return plan ? planner::kernel_at(plan->variant).family : Family::prefill;
+    };
+    const auto same = [](AttentionProblem&) {};
+    for (const std::int64_t dim : {64, 128}) {
+        for (const std::int64_t seq : {256, 512}) {
+            EXPECT_EQ(family(1, seq, dim, same), Family::prefill_fp8_folded) << dim << " " << seq;
+            EXPECT_EQ(family(1, seq, dim, [](auto& p) { p.out_dtype = DType::e4m3; }), Family::prefill_fp8_folded);
+            EXPECT_EQ(family(1, seq, dim, [](auto& p) { p.out_dtype = DType::e4m3, transpose_v(p); }), Family::prefill_fp8_folded);
+            EXPECT_EQ(family(1, seq, dim, [](auto& p) { p.batch_invariant = true; }), Family::prefill_fp8);
+            EXPECT_EQ(family(1, seq, dim, [](auto& p) { p.causal = false; }), Family::prefill_fp8);
+            EXPECT_EQ(family(1, seq, dim, [](auto& p) { p.scale_block = 64, p.k_scale = {ScaleKind::block, 8 * 32, 8, 1, 0}; }), Family::prefill_fp8);
+        }
+        EXPECT_EQ(family(1, 256, dim, [](auto& p) { p.out_dtype = DType::f16, p = packed(p); }), Family::prefill_fp8_folded);
+        EXPECT_EQ(family(1, 256, dim, [](auto& p) { p = packed(p), transpose_v(p); }), Family::prefill_fp8_folded);
+        EXPECT_EQ(family(1, 128, dim, same), Family::prefill_fp8);
+        EXPECT_EQ(family(2, 512, dim, same), Family::prefill_fp8);
+        EXPECT_EQ(family(1, 1024, dim, same), Family::prefill_fp8);
+    }
+}
+
 TEST(Choose, SixteenBitQueriesOnFp8KeysAndValuesHaveAKernelForEveryHeadDimensionTypeMaskAndLayout) {
     for (std::int64_t dim = 16; dim <= 256; dim += 16)
         for (const DType dtype : {DType::bf16, DType::f16})

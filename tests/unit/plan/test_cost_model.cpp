@@ -59,11 +59,12 @@ TEST(CostModel, ChoosesWhatWasMeasuredToBeBest) {
     }
 }
 
-// 16 x 1024 causal at hd64 on an H100: 307 TFLOP/s with tiles of 128 rows, 279 with 192. 1 x 512 at hd128: 9.9 us in the main family, 8.8 folded.
+// On an H100: 16 x 1024 causal at hd64 307 TFLOP/s with tiles of 128 rows, 279 with 192; 1 x 512 at hd128 9.9 us in the main family, 8.8 folded; FP8
+// 9.8 and 8.5.
 TEST(CostModel, KnowsTheAlternativesThatWereSlower) {
     const auto us = [](const AttentionProblem& p, Family family, i32 consumers) {
         for (const KernelConfig& c : kernel_table())
-            if (c.family == family && c.consumers == consumers && c.head_dim == p.head_dim && c.elem == Elem::bf16 && !c.packed &&
+            if (c.family == family && c.consumers == consumers && c.head_dim == p.head_dim && c.out == Elem::bf16 && !c.packed &&
                 (c.mask == Mask::causal) == p.causal)
                 return modelled_us(c, p, DeviceInfo{});
         ADD_FAILURE() << "no such kernel";
@@ -73,6 +74,7 @@ TEST(CostModel, KnowsTheAlternativesThatWereSlower) {
     EXPECT_NEAR(us(hd64, Family::prefill, 3) / us(hd64, Family::prefill, 2), 307.0 / 279.0, 0.1);
     const AttentionProblem short512 = testing::problem(1, 512, 128);
     EXPECT_NEAR(us(short512, Family::prefill_folded, 2) / us(short512, Family::prefill, 2), 8.8 / 9.9, 0.1);
+    EXPECT_NEAR(us(short512, Family::prefill_fp8_folded, 2) / us(short512, Family::prefill_fp8, 2), 8.5 / 9.8, 0.05);
 }
 
 TEST(CostModel, GrowsWithWorkAndShrinksWithMultiprocessors) {

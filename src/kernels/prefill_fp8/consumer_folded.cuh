@@ -1,0 +1,75 @@
+// A consumer warpgroup on e4m3 whose rows are near the end of a short prompt or near its start, as prefill_folded/consumer.cuh has it. Jobs do not
+// overlap.
+#pragma once
+
+#include "prefill_fp8/consumer.cuh"
+
+namespace hopfill {
+
+template <KernelConfig C>
+struct Fp8FoldedConsumer : Fp8Consumer<C> {
+    using Base = Fp8Consumer<C>;
+    using Base::number, Base::taken, Base::shared, Base::params, Base::warpgroup, Base::softmax, Base::scales, Base::kN, Base::kD;
+    using Base::release_q, Base::wait_job;
+
+    HOPFILL_INLINE Fp8FoldedConsumer(const PrefillFp8Params& p, Shared<C> s, u32 w) : Base(p, s, w) {}
+
+    // A block that only the other warpgroup's rows see: waited for by all lanes, so that no phase is left out, before one releases it.
+    HOPFILL_INLINE void skip_block() {
+        this->wait_k();
+        sm90::sync_warp();
+        this->release_k();
+        this->wait_v(taken - 1);
+        sm90::sync_warp();
+        this->release_v(taken - 1);
+    }
+
+    // One job: its outputs, and what they are to be multiplied with.
+    HOPFILL_INLINE void attend(const Job* job, float (&o)[kD / 2], float (&inverse)[2]) {
+        const i32 q_len = sm90::load_shared(&job->q_len), kv_len = sm90::load_shared(&job->kv_len);
+        const i32 row0 = folded_row(sm90::load_shared(&job->row0), q_len, warpgroup);
+        const KvRange range = kv_range(C, row0, kRowsPerWarpgroup, q_len, kv_len);
+        const i32 mine = row0 < q_len ? range.end : 0;
+        i32 n = sm90::load_shared(&job->blocks) - 1;
+        this->zero(o);
+        if (mine == 0) {
+            // Before the skips: the job's last V is loaded after the next job's queries, which want this slot.
+            softmax.reset();
+            this->wait_q();
+            sm90::sync_warp();
+            release_q();
+        }
+#pragma unroll 1
+        for (; n >= mine; --n) skip_block();
+        if (n < 0) {
+            this->finish_sums(job, softmax, 0.0f, inverse);
+            return;
+        }
+        u32 p[kN / 32][4];
+        this->first_block(n, p);
+#pragma unroll 1
+        for (--n; n >= range.unmasked; --n) this->template step<true>(o, p, n);
+#pragma unroll 1
+        for (; n >= 0; --n) this->template step<false>(o, p, n);
+        release_q();
+        float t[kD / 2];
+        this->wait_v(taken - 1);
+        sm90::wgmma_fence();
+        this->template multiply_pv<kD>(t, p, taken - 1, 0);
+        this->finish_sums(job, softmax, scales.output(params, job), inverse);
+        this->collect(o, t, taken - 1);
+    }
+
+    HOPFILL_INLINE void run() {
+#pragma unroll 1
+        while (wait_job()) {
+            const u32 slot = number % kJobSlots;
+            float o[kD / 2], inverse[2];
+            attend(shared.job(slot), o, inverse);
+            this->finish_job(slot, o, inverse);
+        }
+        if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();
+    }
+};
+
+}  // namespace hopfill
