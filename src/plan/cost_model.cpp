@@ -40,9 +40,9 @@ constexpr TileCost kCosts[] = {
     {Family::prefill, 256, 64, 2, 4.76, 1.431, 0.999},
     {Family::prefill_fp8, 64, 128, 2, 2.18, 1.020, 1.014},
     {Family::prefill_fp8, 64, 192, 3, 1.23, 2.123, 0.967},
-    {Family::prefill_fp8, 128, 128, 2, 2.05, 1.567, 0.955},
-    {Family::prefill_fp8, 128, 128, 3, 2.29, 2.012, 0.991},
-    {Family::prefill_fp8, 256, 128, 2, 5.23, 2.301, 0.970},
+    {Family::prefill_fp8, 128, 128, 2, 2.05, 1.567, 0.885},
+    {Family::prefill_fp8, 128, 128, 3, 2.29, 1.972, 0.983},
+    {Family::prefill_fp8, 256, 128, 2, 5.23, 2.250, 0.970},
     // As of prefill_folded: from the table of prefill_fp8/SCHEDULE.md, as shares of what prefill_fp8 takes.
     {Family::prefill_fp8_folded, 64, 128, 2, 2.60, 0.660, 1.000},
     {Family::prefill_fp8_folded, 128, 128, 2, 2.65, 1.080, 1.000},

@@ -39,7 +39,7 @@ struct Geometry {
     i32 o_slab;           // bytes of 64 staged output rows, one slab wide
     i32 o_slabs;          // slabs of the whole output
     i32 o_staged;         // slabs that a warpgroup stages at a time
-    i32 merge_bytes;      // prefill_short: one warpgroup's partial result, 64 rows of float32 and two scalars a row and thread
+    i32 merge_bytes;      // prefill_short: one warpgroup's partial result, 64 rows of float32 and two scalars a row and thread; prefill_fp8: its P
     i32 q, k, v, vt, raw, o, merge;  // offsets
     i32 jobs;             // ring of job descriptions
     i32 scales;           // prefill_fp8 with blocks of scales: multipliers of the block that follows each transposed one
@@ -65,6 +65,12 @@ constexpr i32 v_block_bytes(const KernelConfig& c, const Geometry& g) {
 // From one V block of a ring to the next.
 constexpr i32 v_block_stride(const KernelConfig& c, const Geometry& g) { return round_up(v_block_bytes(c, g), 1024); }
 
+// prefill_fp8: where P lies in shared memory, bytes of a warpgroup's 64 rows of it; else 0.
+constexpr i32 p_bytes(const KernelConfig& c) {
+    const bool faster = c.consumers == 2 && c.head_dim == 128 && c.mask == Mask::full && c.scale_block == 0;
+    return c.family == Family::prefill_fp8 && faster ? ceil_div(c.tile_n, kSlabBytes) * kRowsPerWarpgroup * kSlabBytes : 0;
+}
+
 constexpr Geometry geometry(const KernelConfig& c) {
     const bool split = c.family == Family::prefill_short;
     const i32 row_groups = split ? 1 : c.consumers;
@@ -79,7 +85,7 @@ constexpr Geometry geometry(const KernelConfig& c) {
     g.rings = split ? c.consumers : 1;
     g.o_slab = kRowsPerWarpgroup * kSlabBytes;
     g.o_slabs = ceil_div(c.head_dim * elem_bytes(c.out), kSlabBytes);
-    g.merge_bytes = split ? 128 * 4 * (c.head_dim / 2 + 4) : 0;
+    g.merge_bytes = split ? 128 * 4 * (c.head_dim / 2 + 4) : p_bytes(c);
     // prefill_fp8: V is read while the block before it is in the products; at hd256 one block as given leaves room for two transposed ones.
     const bool transposes = is_fp8(c.family);
     g.v_stages = !transposes ? c.stages : v_direct(c) ? 0 : g.slabs > 1 ? 1 : 2;
@@ -92,11 +98,12 @@ constexpr Geometry geometry(const KernelConfig& c) {
     const i32 k_bytes = g.rings * c.stages * g.kv_block;
     const i32 v_bytes = g.rings * g.v_stages * v_block_stride(c, g) + g.vt_stages * g.vt_block + g.raw_stages * g.raw_block;
     const i32 merges = split ? c.consumers - 1 : 0;
+    const i32 merge_room = (split ? merges : c.consumers) * g.merge_bytes;
     // full and empty of: q per warpgroup and slot, k and v per ring and stage, vt and raw per stage, job slots, merges.
     const i32 scales = c.scale_block != 0 ? g.vt_stages * scale_bytes() : 0;
     const i32 kv_barriers = g.rings * (c.stages + g.v_stages) + g.vt_stages + g.raw_stages;
     const i32 most_barriers = 2 * (2 * row_groups + kv_barriers + kJobSlots + merges);
-    const i32 free = kSharedLimit - k_bytes - v_bytes - merges * g.merge_bytes - kJobSlots * kJobBytes - scales - most_barriers * 8 - g.q_tile;
+    const i32 free = kSharedLimit - k_bytes - v_bytes - merge_room - kJobSlots * kJobBytes - scales - most_barriers * 8 - g.q_tile;
     g.q_slots = free >= g.q_tile + row_groups * g.o_slabs * g.o_slab ? 2 : 1;
     g.o_staged = clamp_high((free - (g.q_slots - 1) * g.q_tile) / (row_groups * g.o_slab), g.o_slabs);
     g.q = 0;
@@ -106,7 +113,7 @@ constexpr Geometry geometry(const KernelConfig& c) {
     g.raw = g.vt + g.vt_stages * g.vt_block;
     g.o = g.v + v_bytes;
     g.merge = g.o + row_groups * g.o_staged * g.o_slab;
-    g.jobs = g.merge + merges * g.merge_bytes;
+    g.jobs = g.merge + merge_room;
     g.scales = g.jobs + kJobSlots * kJobBytes;
     g.barriers = g.scales + scales;
     g.total = g.barriers + 2 * (g.q_slots * row_groups + kv_barriers + kJobSlots + merges) * 8;

@@ -44,6 +44,7 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_mixed, Mask::causal, true},
     {Family::prefill_mixed, Mask::full, false, 256},
     {Family::prefill_fp8_folded, Mask::causal, true},
+    {Family::prefill_fp8, Mask::full, true, 128},
 };
 constexpr int kPlanned = sizeof(kWanted) / sizeof(kWanted[0]);
 // And the quantiser of bf16 and of f16.

@@ -54,6 +54,7 @@ struct Shared {
     HOPFILL_INLINE u8* raw(u32 stage) const { return base + kGeometry.raw + stage * kGeometry.raw_block; }
     HOPFILL_INLINE float* scales(u32 stage) const { return reinterpret_cast<float*>(base + kGeometry.scales + stage * scale_bytes()); }
     HOPFILL_INLINE Job* job(u32 slot) const { return reinterpret_cast<Job*>(base + kGeometry.jobs + slot * kJobBytes); }
+    HOPFILL_INLINE u8* p(u32 warpgroup) const { return base + kGeometry.merge + warpgroup * kGeometry.merge_bytes; }
     HOPFILL_INLINE float* merge(u32 warpgroup) const {
         return reinterpret_cast<float*>(base + kGeometry.merge + (warpgroup - 1) * kGeometry.merge_bytes);
     }

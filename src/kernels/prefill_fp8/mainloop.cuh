@@ -6,6 +6,7 @@
 #include "prefill/shared.cuh"
 #include "prefill_fp8/scales.cuh"
 #include "prefill_fp8/softmax.cuh"
+#include "sm90/fence.cuh"
 #include "sm90/wgmma.cuh"
 #include "tile/descriptor.cuh"
 #include "tile/fragment.cuh"
@@ -18,6 +19,7 @@ struct Fp8Mainloop {
     static constexpr i32 kN = C.tile_n;
     static constexpr i32 kD = C.head_dim;
     static constexpr i32 kFactors = scale_factors(C);
+    static constexpr bool kPInShared = p_bytes(C) > 0;
     using RowSoftmax = Fp8Softmax<kN, kFactors, v_direct(C)>;
     using Scales = JobScales<C>;
 
@@ -33,8 +35,8 @@ struct Fp8Mainloop {
     HOPFILL_INLINE static bool warp_leader() { return sm90::lane_index() == 0; }
 
     // What a ring's slot adds to its descriptor. A vote's result is known to be uniform, a number carried through the job loop is not, and what is
-    // not costs two moves before each product. (Two warpgroups up to hd128 hide the moves better than the votes.)
-    static constexpr bool kUniformSlots = C.consumers == 3 || kD > 128;
+    // not costs two moves before each product. (Two warpgroups up to hd128, and three at hd64, hide the moves better than the votes.)
+    static constexpr bool kUniformSlots = (C.consumers == 3 && kD == 128) || kD > 128;
     template <i32 Slots, i32 Bytes>
     HOPFILL_INLINE static u64 slot_offset(u32 slot) {
         if constexpr (!kUniformSlots) return descriptor_offset(slot * Bytes);
@@ -66,8 +68,15 @@ struct Fp8Mainloop {
         const u64 b = k_major_descriptor(shared.vt(0)) + slot_offset<kGeometry.vt_stages, kGeometry.vt_block>(at % kGeometry.vt_stages) +
                       descriptor_offset(first * kSlabBytes);
 #pragma unroll
-        for (i32 n = 0; n < kN / 32; ++n)
-            sm90::wgmma_rs<Columns, C.elem>(t, p[n], b + descriptor_offset(n / 4 * kD * kSlabBytes + n % 4 * 32), n != 0);
+        for (i32 n = 0; n < kN / 32; ++n) {
+            const u64 keys = b + descriptor_offset(n / 4 * kD * kSlabBytes + n % 4 * 32);
+            if constexpr (kPInShared) {
+                const u64 rows = k_major_descriptor(shared.p(warpgroup)) + descriptor_offset(n / 4 * kRowsPerWarpgroup * kSlabBytes + n % 4 * 32);
+                sm90::wgmma_ss<Columns, C.elem>(t, rows, keys, n != 0);
+            } else {
+                sm90::wgmma_rs<Columns, C.elem>(t, p[n], keys, n != 0);
+            }
+        }
         sm90::wgmma_commit();
     }
 
@@ -140,13 +149,30 @@ struct Fp8Mainloop {
     }
 
     // The logits' exponentials, as fragments of P.
-    HOPFILL_INLINE static void make_p(float (&s)[kN / 2], RowSoftmax& softmax, const Weights& w, u32 (&p)[kN / 32][4]) {
+    HOPFILL_INLINE void make_p(float (&s)[kN / 2], RowSoftmax& softmax, const Weights& w, u32 (&p)[kN / 32][4]) {
         softmax.exponentials(s, w.logit, w.used);
         if constexpr (kFactors > 1) {
 #pragma unroll
             for (i32 i = 0; i < kN / 2; ++i) s[i] *= w.weight[RowSoftmax::factor_of(i)];
         }
         pack_fragments_e4m3<kN, v_direct(C)>(s, p);
+        if constexpr (kPInShared) store_p(p);
+    }
+
+    // P for products that read it from shared memory.
+    HOPFILL_INLINE void store_p(const u32 (&p)[kN / 32][4]) const {
+        const u32 lane = sm90::lane_index();
+        const u32 to = swizzled_chunk(sm90::thread_index() % 128 / 32 * 16 + lane % 16, lane / 16);
+#pragma unroll
+        for (i32 k = 0; k < kN / 32; ++k)
+            sm90::store_matrix_x4(shared.p(warpgroup) + k / 4 * kRowsPerWarpgroup * kSlabBytes + (to ^ static_cast<u32>(k % 4 << 5)),  //
+                                  p[k][0], p[k][1], p[k][2], p[k][3]);
+        sm90::fence_async_shared();
+        // Every row is written before any warp multiplies. (An immediate number, as of the turns.)
+        if (warpgroup == 0)
+            sm90::named_barrier_sync(kEpilogue, 128);
+        else
+            sm90::named_barrier_sync(kEpilogue + 1, 128);
     }
 
     // Keys that this thread's first row of a job sees. With a causal mask the second, eight below, sees eight more if it is a row of the sequence;
