@@ -145,8 +145,8 @@ constexpr KvRange kv_range(const KernelConfig& c, i32 row0, i32 rows, i32 q_len,
 }
 
 // Whether consumers may ask for a job once more: they take unmasked blocks without their maxima, and where exponentials have overflowed that way, the
-// job is done again with all blocks masked, which are taken by their maxima. At hd192 nothing is gained; beside consumers of ragged hd256 the producer has no
-// registers for it.
+// job is done again with all blocks masked, which are taken by their maxima. At hd192 nothing is gained; beside consumers of ragged hd256 the
+// producer has no registers for it.
 constexpr bool repeats_jobs(const KernelConfig& c) {
     return c.family == Family::prefill && c.head_dim != 192 && !(c.head_dim == 256 && c.packed);
 }

@@ -92,7 +92,10 @@ void check(int first, int count) {
     static_assert(Row >= 0, "the tables have no such kernel");
     std::vector<testing::Case> cases{testing::family_cases()[Row]};
     if (at(Row).packed) cases.push_back(testing::short_jobs_case(Row));
-    if (repeats_jobs(at(Row))) cases.push_back(testing::jumping_case(Row));
+    if (repeats_jobs(at(Row))) {
+        cases.push_back(testing::jumping_case(Row));
+        cases.push_back(testing::jumping_case(Row, true));
+    }
     for (const testing::Case& c : cases) {
         testing::Workload work(c, 1);
         for (int seed = first; seed < first + count; ++seed) {

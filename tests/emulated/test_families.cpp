@@ -52,7 +52,10 @@ INSTANTIATE_TEST_SUITE_P(ShortJobs, Kernels, ::testing::ValuesIn(short_jobs_case
 std::vector<Case> jumping_cases() {
     std::vector<Case> cases;
     for (const Case& c : family_cases())
-        if (!c.fp8_kv && static_cast<std::size_t>(c.variant) < planner::kernel_table().size()) cases.push_back(jumping_case(c.variant));
+        if (!c.fp8_kv && static_cast<std::size_t>(c.variant) < planner::kernel_table().size()) {
+            cases.push_back(jumping_case(c.variant));
+            if (!c.packed && c.head_dim > 64) cases.push_back(jumping_case(c.variant, true));
+        }
     return cases;
 }
 INSTANTIATE_TEST_SUITE_P(Jumps, Kernels, ::testing::ValuesIn(jumping_cases()), [](const auto& info) { return info.param.name; });

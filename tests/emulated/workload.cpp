@@ -188,8 +188,21 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
             std::vector<bool> first;
             for (const int n : c.kv_lens)
                 for (int key = 0; key < n; ++key) first.push_back(key < n / 3);
+            const auto whole = [&](int n) { return static_cast<float>(random.below(3)) * static_cast<float>(n) - static_cast<float>(n); };
+            if (c.huge) {
+                i = 0;
+                fill(d.q, p.dtype, p.tokens_q * row, [&] { return i++ % p.head_dim == 0 ? 2048.0f : whole(4); });
+                i = 0;
+                fill(d.k, p.kv_dtype, p.tokens_kv * kv_row, [&] {
+                    const bool jumps = first[static_cast<std::size_t>(i / kv_row)];
+                    return i++ % p.head_dim == 0 ? 4096.0f : whole(jumps ? 8 : 1);
+                });
+            }
             i = 0;
-            fill(d.k, p.kv_dtype, p.tokens_kv * kv_row, [&] { return gaussian() * (first[static_cast<std::size_t>(i++ / kv_row)] ? 20.0f : 1.0f); });
+            if (!c.huge) {
+                fill(d.k, p.kv_dtype, p.tokens_kv * kv_row,
+                     [&] { return gaussian() * (first[static_cast<std::size_t>(i++ / kv_row)] ? 20.0f : 1.0f); });
+            }
         }
     }
     if (c.v_transposed) d.transpose_values();
@@ -332,10 +345,11 @@ std::string problem_text(const Case& c) {
 
 std::vector<Case> family_cases() { return long_cases(true); }
 
-Case jumping_case(int variant) {
+Case jumping_case(int variant, bool huge) {
     Case c = family_cases()[static_cast<std::size_t>(variant)];
-    c.name += "_jumps";
+    c.name += huge ? "_huge" : "_jumps";
     c.jumps = true;
+    c.huge = huge;
     return c;
 }
 

@@ -30,8 +30,9 @@ struct Case {
     // Small integers whose logits, times a scale of ln 2, are few whole powers of two apart: every product and sum of the kernel is exact in any
     // order (fp8: but for what the tensor core cuts off), so that the emulator and a GPU must agree in every bit of the output.
     bool integers = false;
-    // The logits of a sequence's first keys, which are read last, are far above the others': of odd heads so far that their exponentials overflow.
-    bool jumps = false;
+    // The logits of a sequence's first keys, which are read last, are far above the others': of odd heads so far that their exponentials overflow. Or
+    // all logits are sums of integers about 2^20.
+    bool jumps = false, huge = false;
 };
 
 // Cases that give every kernel three times as many KV blocks as its rings have stages, several tiles a block and ragged tails. One per (head
@@ -43,7 +44,7 @@ std::vector<Case> family_cases();
 Case short_jobs_case(int variant);
 
 // The kernel's family case with logits that jump.
-Case jumping_case(int variant);
+Case jumping_case(int variant, bool huge = false);
 
 // Kernels whose outputs are compared with a GPU's: all of the catalogue, and of those that are compiled at first use two of each head dimension.
 bool travels(const KernelConfig& k);

@@ -71,7 +71,7 @@ HOPFILL_INLINE void store_output(const PrefillParams& p, const Job& job, u32 row
     for (i32 first = 0; first < kGeometry.o_slabs; first += kGeometry.o_staged) {
         if (storer) {
             // A job that comes again overwrites what it stored the first time.
-            if constexpr (repeats_jobs(C))
+            if (repeats_jobs(C) && first == 0)
                 sm90::tma_store_wait<0>();
             else
                 sm90::tma_store_wait_read<0>();

@@ -27,13 +27,13 @@ struct Mainloop {
     static constexpr i32 kN = C.tile_n;
     static constexpr i32 kD = C.head_dim;
     // Exponentials of one row before the other's, all before the wait for P V, and outputs rescaled beside the next Q K^T rather than behind that
-    // wait: 1 to 6% at hd128 causal, 1 to 3% at hd192. By references, where there are two warpgroups: 11 to 17% at hd128, 3 to 8% at hd64, up to 1% at
-    // hd256; with three a loss of 3 to 5% (H100).
+    // wait: 1 to 6% at hd128 causal, 1 to 3% at hd192. By references, where there are two warpgroups: 11 to 17% at hd128, 3 to 8% at hd64, up to 1%
+    // at hd256; with three a loss of 3 to 5% (H100).
     static constexpr bool kByRow = kD == 192 || (kD == 128 && C.mask == Mask::causal) || (repeats_jobs(C) && C.consumers == 2);
 
 
-    // With a causal mask the first block of every second warpgroup is the one that its rows half see: then half of Q K^T and of the softmax is left out
-    // (of the time of 128 keys 15%, of 512 7%; hd64 causal 3 to 6% at any length; H100).
+    // With a causal mask the first block of every second warpgroup is the one that its rows half see: then half of Q K^T and of the softmax is left
+    // out (of the time of 128 keys 15%, of 512 7%; hd64 causal 3 to 6% at any length; H100).
     static constexpr bool kHalves = C.mask == Mask::causal && kN == 128 && C.family != Family::prefill_short;
     // Unmasked blocks without their maxima (see Softmax).
     static constexpr bool kByReferences = repeats_jobs(C);
@@ -77,8 +77,8 @@ struct Mainloop {
 
     HOPFILL_INLINE static bool warp_leader() { return sm90::lane_index() == 0; }
 
-    // What takes the descriptor of a ring's first slot to that of its current one, in uniform registers: a vote's result is known to be uniform, a slot
-    // carried through loops is not, and each wgmma would then wait for two moves between register files (1 to 4% of the time on an H100).
+    // What takes the descriptor of a ring's first slot to that of its current one, in uniform registers: a vote's result is known to be uniform, a
+    // slot carried through loops is not, and each wgmma would then wait for two moves between register files (1 to 4% of the time on an H100).
     template <i32 Bytes, i32 Slots>
     HOPFILL_INLINE static u64 slot_offset(const Ring<Slots>& at) {
         u64 offset = 0;
@@ -206,8 +206,8 @@ struct Mainloop {
         return false;
     }
 
-    // The output rows of a job whose products are complete; then its slot may be used again. `by_references`: some of its blocks were taken so, and if
-    // exponentials overflowed, which leaves nothing finite of what they were multiplied with or added to, the job is to come again.
+    // The output rows of a job whose products are complete; then its slot may be used again. `by_references`: some of its blocks were taken so, and
+    // if exponentials overflowed, which leaves nothing finite of what they were multiplied with or added to, the job is to come again.
     HOPFILL_INLINE void finish_job(u32 slot, float (&o)[kD / 2], const float (&inverse)[2], bool by_references = false) {
         Job* const at = shared.job(slot);
         Job job;
@@ -221,7 +221,8 @@ struct Mainloop {
                 float zero[4] = {0.0f * inverse[0], 0.0f * inverse[1], 0.0f, 0.0f};
 #pragma unroll
                 for (i32 i = 0; i < kD / 2; ++i) zero[i % 4] = sm90::fma_float(o[i], 0.0f, zero[i % 4]);
-                if (sm90::vote_any(!(zero[0] + zero[1] + zero[2] + zero[3] == 0.0f)) && warp_leader()) sm90::store_shared(&at->failed[sm90::thread_index() / 32 - 4], 1);
+                if (sm90::vote_any(!(zero[0] + zero[1] + zero[2] + zero[3] == 0.0f)) && warp_leader())
+                    sm90::store_shared(&at->failed[sm90::thread_index() / 32 - 4], 1);
             }
         }
         sm90::sync_warp();

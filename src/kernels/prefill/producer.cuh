@@ -153,6 +153,7 @@ struct StreamProducer : Producer<C> {
 
     // The whole warp, after it. Told that there is nothing more, consumers complete their last job, too, and if that has failed, there is more.
     HOPFILL_INLINE void run() {
+        bool finished = false;
         for (bool more = some; more;) {
             if (leader && some) {
                 for (i32 n = blocks.last; n > blocks.first; --n) {
@@ -175,9 +176,14 @@ struct StreamProducer : Producer<C> {
             } else if (some || ends) {
                 this->jobs.advance();
             }
+            // Beside the last job. A job that comes again draws no number.
+            if (ends && !finished) {
+                source.finish();
+                finished = true;
+            }
             more = some || (repeats_jobs(C) && had);
         }
-        source.finish();
+        if (!finished) source.finish();
         if (!end_early() && leader) this->publish_end();
     }
 

@@ -160,10 +160,12 @@ private:
         for (i32 h = 0; h < 2; ++h) {
             float top = sm90::max_float(recent[h], sm90::shuffle_xor(recent[h], 1u));
             top = sm90::max_float(top, sm90::shuffle_xor(top, 2u));
-            // By its exponent; of one that has overflowed by what float can say, which is of no use to anybody.
-            const i32 by = clamp_high(clamp_low(static_cast<i32>(sm90::float_bits(top) >> 23) - 127, 0), 126);
-            rescale[h] = sm90::bits_float(static_cast<u32>(127 - by) << 23);
-            reference[h] += static_cast<float>(by);
+            // By its exponent; of one that has overflowed by less, which does no harm. References of a million and more are rounded: what was added
+            // up so far must be multiplied by what they were raised by in truth.
+            const i32 by = top > kOutgrown ? clamp_high(static_cast<i32>(sm90::float_bits(top) >> 23) - 127, 126) : 0;
+            const float raised = reference[h] + static_cast<float>(by);
+            rescale[h] = sm90::exp2_approx(reference[h] - raised);
+            reference[h] = raised;
             sum[h] *= rescale[h];
         }
         return true;

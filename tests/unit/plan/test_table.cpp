@@ -70,6 +70,8 @@ TEST(Geometry, KvRangeCoversWhatRowsSeeAndMasksWhatTheyDoNot) {
                     EXPECT_EQ(range.end, (last_seen + 8) / 8) << q_len << " " << kv_len << " " << row0;
                     EXPECT_LE(range.unmasked * 8, all_seen) << q_len << " " << kv_len << " " << row0;
                     EXPECT_LE(range.unmasked, range.end);
+                    // Every row has seen a key before the first unmasked block.
+                    if (mask == Mask::causal && all_seen > 0) EXPECT_LT(range.unmasked * 8, all_seen) << q_len << " " << kv_len << " " << row0;
                 }
             }
         }
