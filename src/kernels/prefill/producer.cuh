@@ -145,7 +145,10 @@ struct StreamProducer : Producer<C> {
         if constexpr (C.packed) sm90::wait_for_previous_launch();
         some = this->decode(source.next, job, blocks);
         if constexpr (!C.packed) sm90::wait_for_previous_launch();
-        if (repeats_jobs(C) && leader) sm90::store_shared(&this->shared.job(0)->kept, static_cast<i32>(source.next));
+        if (repeats_jobs(C) && leader) {
+            sm90::store_shared(&this->shared.job(0)->kept, static_cast<i32>(source.next));
+            sm90::store_shared(&this->shared.job(1)->kept, 0);
+        }
         if (some && leader) open();
         if (some && !leader) this->jobs.advance();
         if (end_early() && !some && leader) this->publish_end();
@@ -153,7 +156,6 @@ struct StreamProducer : Producer<C> {
 
     // The whole warp, after it. Told that there is nothing more, consumers complete their last job, too, and if that has failed, there is more.
     HOPFILL_INLINE void run() {
-        bool finished = false;
         for (bool more = some; more;) {
             if (leader && some) {
                 for (i32 n = blocks.last; n > blocks.first; --n) {
@@ -176,14 +178,13 @@ struct StreamProducer : Producer<C> {
             } else if (some || ends) {
                 this->jobs.advance();
             }
-            // Beside the last job. A job that comes again draws no number.
-            if (ends && !finished) {
-                source.finish();
-                finished = true;
-            }
+            if (repeats_jobs(C) && ends) finish_draws();
             more = some || (repeats_jobs(C) && had);
         }
-        if (!finished) source.finish();
+        if constexpr (repeats_jobs(C))
+            finish_draws();
+        else
+            source.finish();
         if (!end_early() && leader) this->publish_end();
     }
 
@@ -213,6 +214,15 @@ private:
     // A number that is drawn already waits for a failed job to be done again.
     HOPFILL_INLINE void start_draw() {
         if (!repeats_jobs(C) || !drawn) source.start_draw();
+    }
+    // Once, beside the last job: what comes again draws no number.
+    HOPFILL_INLINE void finish_draws() {
+        i32* const finished = &this->shared.job(1)->kept;
+        const bool now = sm90::load_shared(finished) == 0;
+        sm90::sync_warp();
+        if (now) source.finish();
+        if (now && leader) sm90::store_shared(finished, 1);
+        sm90::sync_warp();
     }
     HOPFILL_INLINE void take_next() {
         if constexpr (repeats_jobs(C)) {
