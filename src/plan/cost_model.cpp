@@ -11,7 +11,7 @@ namespace hopfill::planner {
 namespace {
 
 constexpr double kLaunchUs = 1.37;
-constexpr double kBytesPerUs = 2.60e6;
+constexpr double kBytesPerUs = 2.70e6;
 constexpr int kH100Multiprocessors = 132;
 
 struct TileCost {
@@ -32,24 +32,23 @@ constexpr TileCost kCosts[] = {
     {Family::prefill_folded, 128, 64, 2, 1.03, 0.800, 1.000},
     {Family::prefill_folded, 128, 128, 2, 1.60, 1.410, 1.000},
     {Family::prefill_folded, 256, 64, 2, 2.85, 1.130, 1.000},
-    {Family::prefill, 64, 128, 2, 0.66, 1.273, 0.970},
-    {Family::prefill, 64, 128, 3, 1.20, 1.595, 0.955},
-    {Family::prefill, 96, 128, 2, 0.94, 1.450, 0.990},  // interpolated
-    {Family::prefill, 128, 128, 2, 1.21, 1.628, 1.012},
+    {Family::prefill, 64, 128, 2, 0.67, 1.201, 0.970},
+    {Family::prefill, 64, 128, 3, 1.47, 1.411, 0.968},
+    {Family::prefill, 96, 128, 2, 1.06, 1.300, 1.000},  // interpolated
+    {Family::prefill, 128, 128, 2, 1.45, 1.402, 1.045},
     {Family::prefill, 192, 96, 2, 3.00, 1.780, 1.005},  // interpolated
-    {Family::prefill, 256, 64, 2, 4.76, 1.431, 0.999},
+    {Family::prefill, 256, 64, 2, 5.00, 1.376, 1.010},
     {Family::prefill_fp8, 64, 128, 2, 2.18, 1.020, 1.014},
-    {Family::prefill_fp8, 64, 192, 3, 1.23, 2.123, 0.967},
-    {Family::prefill_fp8, 128, 128, 2, 2.05, 1.567, 0.885},
-    {Family::prefill_fp8, 128, 128, 3, 2.29, 1.972, 0.983},
-    {Family::prefill_fp8, 256, 128, 2, 5.23, 2.250, 0.970},
+    {Family::prefill_fp8, 64, 192, 3, 2.32, 2.018, 0.983},
+    {Family::prefill_fp8, 128, 128, 2, 2.22, 1.432, 0.970},
+    {Family::prefill_fp8, 128, 128, 3, 2.68, 1.948, 0.996},
+    {Family::prefill_fp8, 256, 128, 2, 5.12, 2.213, 1.005},
     // As of prefill_folded: from the table of prefill_fp8/SCHEDULE.md, as shares of what prefill_fp8 takes.
     {Family::prefill_fp8_folded, 64, 128, 2, 2.60, 0.660, 1.000},
     {Family::prefill_fp8_folded, 128, 128, 2, 2.65, 1.080, 1.000},
-    // As prefill's, until measured.
-    {Family::prefill_mixed, 64, 128, 2, 0.66, 1.273, 0.970},
-    {Family::prefill_mixed, 128, 128, 2, 1.21, 1.628, 1.012},
-    {Family::prefill_mixed, 256, 48, 2, 4.76, 1.120, 0.999},
+    // From four points each.
+    {Family::prefill_mixed, 64, 128, 2, 1.00, 2.100, 0.970},
+    {Family::prefill_mixed, 128, 128, 2, 1.80, 2.800, 1.000},
 };
 
 const TileCost* find_cost(const KernelConfig& c) {

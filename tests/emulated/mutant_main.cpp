@@ -42,7 +42,7 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_folded, Mask::causal, true},
     {Family::prefill_folded, Mask::causal, false},
     {Family::prefill_mixed, Mask::causal, true},
-    {Family::prefill_mixed, Mask::full, false, 256},
+    {Family::prefill_mixed, Mask::full, false},
     {Family::prefill_fp8_folded, Mask::causal, true},
     {Family::prefill_fp8, Mask::full, true, 128},
 };

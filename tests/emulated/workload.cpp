@@ -297,15 +297,21 @@ Case case_of(int variant) {
 namespace {
 
 // What a kernel's problems are drawn from. Evidence holds outputs of these problems, so a kernel keeps its number when the catalogue grows: its rows
-// that came after the first-use table, those with V given transposed, the mixed and the folded of FP8, count last.
+// that came after the first-use table, those with V given transposed, the mixed and the folded of FP8, count last; and what lies behind the eight
+// mixed kernels of hd256 that once were there keeps its number, too.
 int number_of(int variant) {
+    constexpr int kGone = 8;
     const auto& catalogue = planner::kernel_table();
     const auto came_later = [](const KernelConfig& k) {
         return k.v_transposed || k.family == Family::prefill_mixed || k.family == Family::prefill_fp8_folded;
     };
     const auto later = static_cast<int>(std::count_if(catalogue.begin(), catalogue.end(), came_later));
-    const int all = static_cast<int>(catalogue.size() + planner::first_use_table().size()), first = static_cast<int>(catalogue.size()) - later;
-    return variant < first ? variant : variant < first + later ? all - first - later + variant : variant - later;
+    const auto& others = planner::first_use_table();
+    const auto mixed = [](const KernelConfig& k) { return k.family == Family::prefill_mixed; };
+    const auto behind = static_cast<int>(catalogue.size() + others.size() -
+                                         static_cast<std::size_t>(std::find_if(others.rbegin(), others.rend(), mixed) - others.rbegin()));
+    const int all = static_cast<int>(catalogue.size() + others.size()) + kGone, first = static_cast<int>(catalogue.size()) - later;
+    return variant < first ? variant : variant < first + later ? all - first - later + variant : variant - later + (variant >= behind ? kGone : 0);
 }
 
 // Long problems of every kernel: three times as many KV blocks as `per_ring` says, and one, less a tail.
