@@ -72,7 +72,7 @@ Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
         return unsupported("scale_block", fmt::format("{} with a {} q; the sm90 kernels take scales by block where q is e4m3", p.scale_block,
                                                       name_of(p.dtype)));
     if (fp8_kv && !fp8 && p.head_dim > 128)
-        return unsupported("q", fmt::format("head_dim {} with a {} q and e4m3 k and v; the sm90 kernels take up to 128 so, 256 where all are of one dtype",
+        return unsupported("q", fmt::format("head_dim {} with a {} q and e4m3 k and v; the sm90 kernels take up to 128 so, and 256 of one dtype",
                                             p.head_dim, name_of(p.dtype)));
     if (p.scale_block != 0 && p.scale_block != 64 && p.scale_block != 128)
         return unsupported("scale_block", fmt::format("{}; 64 and 128 are supported", p.scale_block));

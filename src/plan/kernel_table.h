@@ -52,8 +52,8 @@ constexpr TileRow kTiles[] = {
     // where the main family is as fast. (hd256: not tried.)
     {Family::prefill_fp8_folded, 64, 128, 4, 2, false, Layouts::both},
     {Family::prefill_fp8_folded, 128, 128, 4, 2, false, Layouts::both},
-    // 16-bit Q on E4M3 K and V: prefill's rows, with room taken by the blocks as they arrive: one query tile at hd128. At hd256 no tile fits: N = 48 and
-    // N = 32 leave the consumers no registers between jobs, N = 64 leaves no room for two raw blocks.
+    // 16-bit Q on E4M3 K and V: prefill's rows, with room taken by the blocks as they arrive: one query tile at hd128. At hd256 no tile fits: N = 48
+    // and N = 32 leave the consumers no registers between jobs, N = 64 leaves no room for two raw blocks.
     {Family::prefill_mixed, 64, 128, 3, 2, true, Layouts::both},
     {Family::prefill_mixed, 128, 128, 2, 2, true, Layouts::both},
 };
