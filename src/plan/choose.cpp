@@ -125,12 +125,13 @@ bool fits(const KernelConfig& c, const AttentionProblem& p) {
 // Heads whose tiles run together: their K and V share L2 (0.64 of it: 32 of an H100's 50 MB), and no more heads of 4 tiles than make a wave (33 on
 // an H100), so that short sequences ask device memory for new heads steadily rather than in bursts (measured: 346 against 304 TFLOP/s at 32 x 512
 // causal). Of 4 to 7 tiles a sequence two waves: 2 x 512 causal is then one group, in which the longest tiles of all heads come first (12.5 us
-// against 14.1), 32 x 512 gains 2% and 4 x 512 1%; at 8 tiles (16 x 1024) more heads than 44 lose.
+// against 14.1), 32 x 512 gains 2% and 4 x 512 1%; at 8 tiles (16 x 1024) more heads than 44 lose, and at hd256 64 heads of 4 tiles (159 us at
+// 32 x 512 without a mask, against 140).
 std::int64_t heads_per_group(const KernelConfig& c, const AttentionProblem& p, const DeviceInfo& device) {
     const std::int64_t kv_bytes = std::max<std::int64_t>(1, 2 * p.max_seqlen_kv * c.head_dim * elem_bytes(kv_elem(c)));
     const std::int64_t group = p.heads / p.kv_heads;
     const std::int64_t tiles = (p.max_seqlen_q + geometry(c).tile_m - 1) / geometry(c).tile_m;
-    const std::int64_t in_waves = tiles >= 4 && tiles < 8 ? 2 * device.num_sms / tiles : device.num_sms / 4;
+    const std::int64_t in_waves = tiles >= 4 && tiles < 8 && c.head_dim < 256 ? 2 * device.num_sms / tiles : device.num_sms / 4;
     const std::int64_t in_l2 = device.l2_bytes / 25 * 16 / kv_bytes;
     return std::max<std::int64_t>(1, std::min({in_l2, in_waves / group, p.kv_heads * p.batch})) * group;
 }

@@ -54,7 +54,7 @@ TEST(Choose, GridsAreBoundedByJobsAndMultiprocessors) {
     }
 }
 
-// What an H100 was measured with: no more than 33 heads (66 of four tiles), and no more than 32 MB of K and V; on other GPUs their share of the same.
+// What an H100 was measured with: no more than 33 heads (66 of four tiles below hd256), and no more than 32 MB of K and V; on other GPUs their share of the same.
 TEST(Choose, HeadsThatShareL2AreBoundedByTheGpu) {
     const auto heads = [](const AttentionProblem& p, const DeviceInfo& device) { return planner::choose(p, device)->heads_per_group; };
     DeviceInfo h20, small;
@@ -62,6 +62,7 @@ TEST(Choose, HeadsThatShareL2AreBoundedByTheGpu) {
     small.num_sms = 2;
     EXPECT_EQ(heads(problem(32, 512, 128), {}), 66);
     EXPECT_EQ(heads(problem(2, 512, 128), {}), 2 * 32) << "no more than there are";
+    EXPECT_EQ(heads(problem(32, 512, 256), {}), 33);
     EXPECT_EQ(heads(problem(16, 1024, 128), {}), 33);
     EXPECT_EQ(heads(problem(32, 512, 128), h20), 39);
     EXPECT_EQ(heads(problem(16, 1024, 128), h20), 19);

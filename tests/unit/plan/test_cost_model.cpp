@@ -47,7 +47,7 @@ TEST(CostModel, IsWithinTenPercentOfEveryMeasurement) {
         ASSERT_NE(at, variants.end()) << row["kernel"] << ": the results are of another table";
         const Result<Plan> plan = plan_variant(problem_of(row), DeviceInfo{}, at->second);
         ASSERT_TRUE(plan) << row["case"];
-        // One point is not understood: 159 us in BF16 and 161 in FP16 in the run of the results, 138 to 142 in three runs before.
+        // One point was measured with 64 heads in flight, which planner::choose has given up for it (heads_per_group there).
         const double tolerance = row["case"] == "32x512 h8/8 hd256 full" ? 0.18 : 0.1;
         EXPECT_NEAR(plan->modelled_us / row["us"].get<double>(), 1.0, tolerance) << row["case"] << " with " << row["kernel"];
     }
