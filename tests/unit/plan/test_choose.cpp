@@ -54,7 +54,8 @@ TEST(Choose, GridsAreBoundedByJobsAndMultiprocessors) {
     }
 }
 
-// What an H100 was measured with: no more than 33 heads (66 of four tiles below hd256), and no more than 32 MB of K and V; on other GPUs their share of the same.
+// What an H100 was measured with: no more than 33 heads (66 of four tiles below hd256), and no more than 32 MB of K and V; on other GPUs their
+// share of the same.
 TEST(Choose, HeadsThatShareL2AreBoundedByTheGpu) {
     const auto heads = [](const AttentionProblem& p, const DeviceInfo& device) { return planner::choose(p, device)->heads_per_group; };
     DeviceInfo h20, small;
