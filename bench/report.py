@@ -262,9 +262,12 @@ def plot(rows: list[Row], cases: list[Case], dtype: str, slug: str, folder: Path
             axis.set_ylabel(unit)
             if grid == "headline":
                 axis.set_yscale("log")
-        axes.flat[0].legend(fontsize=7, ncols=2)
-        figure.suptitle(f"{rows[0]['gpu']}, {DTYPE_NAMES[dtype]}, {grid}", fontsize=10)
-        figure.tight_layout()
+        # Title and legend above all panels, at the same distance in inches whatever the height.
+        inch = 1 / figure.get_figheight()
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.suptitle(f"{rows[0]['gpu']}, {DTYPE_NAMES[dtype]}, {grid}", fontsize=10, y=1 - 0.05 * inch, va="top")
+        figure.legend(handles, labels, fontsize=7, ncols=5 * columns, loc="upper center", bbox_to_anchor=(0.5, 1 - 0.25 * inch))
+        figure.tight_layout(rect=(0, 0, 1, 1 - (0.35 if columns == 2 else 0.5) * inch))
         name = f"{slug}{'-fp8' if dtype == 'e4m3' else ''}-{grid}.png"
         figure.savefig(folder / name, dpi=80)
         plt.close(figure)
