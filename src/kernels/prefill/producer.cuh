@@ -72,6 +72,9 @@ struct Producer {
         jobs.advance();
     }
 
+    // The other lanes.
+    HOPFILL_INLINE void count_job() { jobs.advance(); }
+
     HOPFILL_INLINE void publish_end() {
         Job none{};
         none.blocks = kNoMoreJobs;
@@ -150,7 +153,7 @@ struct StreamProducer : Producer<C> {
             sm90::store_shared(&this->shared.job(1)->kept, 0);
         }
         if (some && leader) open();
-        if (some && !leader) this->jobs.advance();
+        if (some && !leader) this->count_job();
         if (end_early() && !some && leader) this->publish_end();
     }
 
@@ -176,7 +179,7 @@ struct StreamProducer : Producer<C> {
                 if (ends) this->publish_end();
                 if (had) load_last_v(repeats_jobs(C) ? kept() : before);
             } else if (some || ends) {
-                this->jobs.advance();
+                this->count_job();
             }
             if (repeats_jobs(C) && ends) finish_draws();
             more = some || (repeats_jobs(C) && had);

@@ -3,7 +3,7 @@
 the emulator's twin checks N against, too."""
 import pathlib
 
-WIDTHS = [16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 256]
+WIDTHS = [16, 32, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 256]
 
 
 def rows(items, per_row=16):

@@ -30,23 +30,6 @@
 #define HOPFILL_WGMMA_O32_7 "%23"
 #define HOPFILL_WGMMA_O32_8 "%24"
 
-#define HOPFILL_WGMMA_D48(d) \
-    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
-    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
-    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23])
-#define HOPFILL_WGMMA_R48 \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-    "%16, %17, %18, %19, %20, %21, %22, %23"
-#define HOPFILL_WGMMA_O48_0 "%24"
-#define HOPFILL_WGMMA_O48_1 "%25"
-#define HOPFILL_WGMMA_O48_2 "%26"
-#define HOPFILL_WGMMA_O48_3 "%27"
-#define HOPFILL_WGMMA_O48_4 "%28"
-#define HOPFILL_WGMMA_O48_5 "%29"
-#define HOPFILL_WGMMA_O48_6 "%30"
-#define HOPFILL_WGMMA_O48_7 "%31"
-#define HOPFILL_WGMMA_O48_8 "%32"
-
 #define HOPFILL_WGMMA_D64(d) \
     "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
     "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
@@ -366,4 +349,4 @@
 #define HOPFILL_WGMMA_O256_7 "%135"
 #define HOPFILL_WGMMA_O256_8 "%136"
 
-#define HOPFILL_WGMMA_FOR_EACH_N(X) X(16) X(32) X(48) X(64) X(80) X(96) X(112) X(128) X(144) X(160) X(176) X(192) X(208) X(224) X(256)
+#define HOPFILL_WGMMA_FOR_EACH_N(X) X(16) X(32) X(64) X(80) X(96) X(112) X(128) X(144) X(160) X(176) X(192) X(208) X(224) X(256)
