@@ -87,7 +87,7 @@ void check_sizes(std::integer_sequence<i32, N...>) {
     (check_wgmma<WgmmaCase{N, E, false, false, 128, 128}>(), ...);
     (check_wgmma<WgmmaCase{N, E, false, true, 128, 128}>(), ...);
 }
-using Sizes = std::integer_sequence<i32, 16, 32, 64, 80, 96, 112, 128, 160, 176, 192, 224, 256>;
+using Sizes = std::integer_sequence<i32, 8, 16, 32, 64, 80, 96, 112, 128, 160, 176, 192, 224, 256>;
 
 TEST(Wgmma, EveryWidthBf16) { check_sizes<Elem::bf16>(Sizes()); }
 TEST(Wgmma, EveryWidthF16) { check_sizes<Elem::f16>(Sizes()); }

@@ -3,7 +3,6 @@
 
 #include "plan/kernel_config.h"
 #include "sm90/launch.cuh"
-#include "tile/widths.cuh"
 
 namespace hopfill::sm90 {
 
@@ -22,7 +21,7 @@ HOPFILL_INLINE void pin_registers(float (&)[Count]) {}
 
 template <i32 N, Elem E, Major B = Major::k, i32 ScaleA = 1, i32 ScaleB = 1>
 HOPFILL_INLINE void wgmma_ss(float (&d)[N / 2], u64 a, u64 b, bool accumulate, Site at = Site::current()) {
-    static_assert(is_wgmma_width(N), "gen_wgmma.py has no such N");
+    static_assert(N % 8 == 0 && N >= 8 && N <= 256);
     static_assert(E != Elem::e4m3 || B == Major::k, "8-bit operands are K-major only");
     static_assert(ScaleA * ScaleA == 1 && ScaleB * ScaleB == 1);
     emulator::wgmma({N, E, B == Major::mn, accumulate, ScaleA, ScaleB}, d, nullptr, a, b, at);
@@ -30,7 +29,7 @@ HOPFILL_INLINE void wgmma_ss(float (&d)[N / 2], u64 a, u64 b, bool accumulate, S
 
 template <i32 N, Elem E, Major B = Major::k, i32 ScaleA = 1, i32 ScaleB = 1>
 HOPFILL_INLINE void wgmma_rs(float (&d)[N / 2], const u32 (&a)[4], u64 b, bool accumulate, Site at = Site::current()) {
-    static_assert(is_wgmma_width(N), "gen_wgmma.py has no such N");
+    static_assert(N % 8 == 0 && N >= 8 && N <= 256);
     static_assert(E != Elem::e4m3 || B == Major::k, "8-bit operands are K-major only");
     static_assert(ScaleA * ScaleA == 1 && ScaleB * ScaleB == 1);
     emulator::wgmma({N, E, B == Major::mn, accumulate, ScaleA, ScaleB}, d, a, 0, b, at);

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Writes wgmma_shapes.cuh, the operand lists of wgmma.mma_async for each N in use, which inline asm cannot loop over, and tile/widths.cuh, which
-the emulator's twin checks N against, too."""
+"""Writes wgmma_shapes.cuh, the operand lists of wgmma.mma_async for each N in use, which inline asm cannot loop over."""
 import pathlib
 
 WIDTHS = [16, 32, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 256]
@@ -24,23 +23,8 @@ def main():
             out += [f'#define HOPFILL_WGMMA_O{n}_{i} "%{regs + i}"']
         out += [""]
     out += ["#define HOPFILL_WGMMA_FOR_EACH_N(X) " + " ".join(f"X({n})" for n in WIDTHS), ""]
-    here = pathlib.Path(__file__).parent
-    (here / "wgmma_shapes.cuh").write_text("\n".join(out))
-    half = len(WIDTHS) // 2
-    widths = " ||\n           ".join(" || ".join(f"n == {n}" for n in part) for part in (WIDTHS[:half], WIDTHS[half:]))
-    (here.parent / "tile" / "widths.cuh").write_text(f"""// Written by sm90/gen_wgmma.py: N of wgmma that its wrappers have.
-#pragma once
-
-#include "plan/types.h"
-
-namespace hopfill {{
-
-constexpr bool is_wgmma_width(i32 n) {{
-    return {widths};
-}}
-
-}}  // namespace hopfill
-""")
+    out[-1:-1] = ["#define HOPFILL_WGMMA_HAS(n) (" + " || ".join(f"(n) == {w}" for w in WIDTHS) + ")"]
+    pathlib.Path(__file__).with_name("wgmma_shapes.cuh").write_text("\n".join(out))
 
 
 if __name__ == "__main__":

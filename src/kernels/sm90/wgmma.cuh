@@ -8,7 +8,6 @@
 #include "plan/kernel_config.h"
 #include "sm90/launch.cuh"
 #include "sm90/wgmma_shapes.cuh"
-#include "tile/widths.cuh"
 
 namespace hopfill::sm90 {
 
@@ -31,7 +30,7 @@ HOPFILL_INLINE void pin_registers(float (&r)[Count]) {
 // Both operands in shared memory; accumulate = false overwrites D. A scale of -1 negates that operand's elements.
 template <i32 N, Elem E, Major B = Major::k, i32 ScaleA = 1, i32 ScaleB = 1>
 HOPFILL_INLINE void wgmma_ss(float (&d)[N / 2], u64 a, u64 b, bool accumulate) {
-    static_assert(is_wgmma_width(N), "gen_wgmma.py has no such N");
+    static_assert(HOPFILL_WGMMA_HAS(N), "gen_wgmma.py has no such N");
     static_assert(E != Elem::e4m3 || B == Major::k, "8-bit operands are K-major only");
     static_assert(ScaleA * ScaleA == 1 && ScaleB * ScaleB == 1);
     const u32 keep = accumulate;
@@ -65,7 +64,7 @@ HOPFILL_INLINE void wgmma_ss(float (&d)[N / 2], u64 a, u64 b, bool accumulate) {
 // A in registers: the four words of this thread's fragment.
 template <i32 N, Elem E, Major B = Major::k, i32 ScaleA = 1, i32 ScaleB = 1>
 HOPFILL_INLINE void wgmma_rs(float (&d)[N / 2], const u32 (&a)[4], u64 b, bool accumulate) {
-    static_assert(is_wgmma_width(N), "gen_wgmma.py has no such N");
+    static_assert(HOPFILL_WGMMA_HAS(N), "gen_wgmma.py has no such N");
     static_assert(E != Elem::e4m3 || B == Major::k, "8-bit operands are K-major only");
     static_assert(ScaleA * ScaleA == 1 && ScaleB * ScaleB == 1);
     const u32 keep = accumulate;
