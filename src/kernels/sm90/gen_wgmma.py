@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes wgmma_shapes.cuh, the operand lists of wgmma.mma_async for each N in use, which inline asm cannot loop over."""
+"""Writes wgmma_shapes.cuh: the operand lists of wgmma.mma_async for each N in use, which inline asm cannot loop over."""
 import pathlib
 
 WIDTHS = [16, 32, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 256]
@@ -23,7 +23,6 @@ def main():
             out += [f'#define HOPFILL_WGMMA_O{n}_{i} "%{regs + i}"']
         out += [""]
     out += ["#define HOPFILL_WGMMA_FOR_EACH_N(X) " + " ".join(f"X({n})" for n in WIDTHS), ""]
-    out[-1:-1] = ["#define HOPFILL_WGMMA_HAS(n) (" + " || ".join(f"(n) == {w}" for w in WIDTHS) + ")"]
     pathlib.Path(__file__).with_name("wgmma_shapes.cuh").write_text("\n".join(out))
 
 
