@@ -71,7 +71,9 @@ TEST(Geometry, KvRangeCoversWhatRowsSeeAndMasksWhatTheyDoNot) {
                     EXPECT_LE(range.unmasked * 8, all_seen) << q_len << " " << kv_len << " " << row0;
                     EXPECT_LE(range.unmasked, range.end);
                     // Every row has seen a key before the first unmasked block.
-                    if (mask == Mask::causal && all_seen > 0) EXPECT_LT(range.unmasked * 8, all_seen) << q_len << " " << kv_len << " " << row0;
+                    if (mask == Mask::causal && all_seen > 0) {
+                        EXPECT_LT(range.unmasked * 8, all_seen) << q_len << " " << kv_len << " " << row0;
+                    }
                 }
             }
         }
