@@ -29,8 +29,8 @@ constexpr TileCost kCosts[] = {
     {Family::prefill_short, 128, 64, 2, 1.48, 0.560, 0.970},
     // Too few points to fit all of them: from the table of prefill_folded/SCHEDULE.md and the headline.
     {Family::prefill_folded, 64, 128, 2, 1.50, 0.850, 1.000},
-    {Family::prefill_folded, 128, 64, 2, 1.03, 0.800, 1.000},
-    {Family::prefill_folded, 128, 128, 2, 1.60, 1.410, 1.000},
+    {Family::prefill_folded, 128, 64, 2, 0.91, 0.786, 1.000},
+    {Family::prefill_folded, 128, 128, 2, 1.30, 1.410, 1.000},
     {Family::prefill_folded, 256, 64, 2, 2.85, 1.130, 1.000},
     {Family::prefill, 64, 128, 2, 0.67, 1.201, 0.970},
     {Family::prefill, 64, 128, 3, 1.47, 1.411, 0.968},
