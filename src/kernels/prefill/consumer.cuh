@@ -79,12 +79,10 @@ struct Consumer : Mainloop<C, Scales> {
                     break;
                 }
                 float inverse[2];
-                bool half = false;
-                if constexpr (Base::kHalves) {
-                    half = this->half_hidden(shared.job(following), sm90::load_shared(&shared.job(following)->blocks) - 1);
-                    if (half) change_job<kN / 2>(slot, following, o, p, softmax, rescale, inverse, limit, n);
-                }
-                if (!half) change_job<kN>(slot, following, o, p, softmax, rescale, inverse, limit, n);
+                if (Base::kHalves && this->half_hidden(shared.job(following), sm90::load_shared(&shared.job(following)->blocks) - 1))
+                    change_job<kN / 2>(slot, following, o, p, softmax, rescale, inverse, limit, n);
+                else
+                    change_job<kN>(slot, following, o, p, softmax, rescale, inverse, limit, n);
                 finish_job(slot, o, inverse, unmasked > 0);
                 slot = following;
                 zero(o);

@@ -246,13 +246,10 @@ struct Mainloop {
 
     // The first block of a stream, n: nothing to overlap with.
     HOPFILL_INLINE void first_block(const Job* job, i32 n, u32 (&p)[kN / 16][4], Softmax& softmax, const i32 (&limit)[2]) {
-        if constexpr (kHalves) {
-            if (half_hidden(job, n)) {
-                begin_block<kN / 2>(n, p, softmax, limit);
-                return;
-            }
-        }
-        begin_block<kN>(n, p, softmax, limit);
+        if (kHalves && half_hidden(job, n))
+            begin_block<kN / 2>(n, p, softmax, limit);
+        else
+            begin_block<kN>(n, p, softmax, limit);
     }
     template <i32 N>
     HOPFILL_INLINE void begin_block(i32 n, u32 (&p)[kN / 16][4], Softmax& softmax, const i32 (&limit)[2]) {

@@ -27,12 +27,9 @@ HOPFILL_INLINE void pin_registers(float (&r)[Count]) {
     for (u32 i = 0; i < Count; ++i) asm volatile("" : "+f"(r[i])::"memory");
 }
 
-#define HOPFILL_OR_IS(n) || N == n
-
 // Both operands in shared memory; accumulate = false overwrites D. A scale of -1 negates that operand's elements.
 template <i32 N, Elem E, Major B = Major::k, i32 ScaleA = 1, i32 ScaleB = 1>
 HOPFILL_INLINE void wgmma_ss(float (&d)[N / 2], u64 a, u64 b, bool accumulate) {
-    static_assert(false HOPFILL_WGMMA_FOR_EACH_N(HOPFILL_OR_IS), "gen_wgmma.py has no such N");
     static_assert(E != Elem::e4m3 || B == Major::k, "8-bit operands are K-major only");
     static_assert(ScaleA * ScaleA == 1 && ScaleB * ScaleB == 1);
     const u32 keep = accumulate;
@@ -66,7 +63,6 @@ HOPFILL_INLINE void wgmma_ss(float (&d)[N / 2], u64 a, u64 b, bool accumulate) {
 // A in registers: the four words of this thread's fragment.
 template <i32 N, Elem E, Major B = Major::k, i32 ScaleA = 1, i32 ScaleB = 1>
 HOPFILL_INLINE void wgmma_rs(float (&d)[N / 2], const u32 (&a)[4], u64 b, bool accumulate) {
-    static_assert(false HOPFILL_WGMMA_FOR_EACH_N(HOPFILL_OR_IS), "gen_wgmma.py has no such N");
     static_assert(E != Elem::e4m3 || B == Major::k, "8-bit operands are K-major only");
     static_assert(ScaleA * ScaleA == 1 && ScaleB * ScaleB == 1);
     const u32 keep = accumulate;
@@ -98,6 +94,5 @@ HOPFILL_INLINE void wgmma_rs(float (&d)[N / 2], const u32 (&a)[4], u64 b, bool a
 #undef HOPFILL_RS16
 #undef HOPFILL_RS8
 }
-#undef HOPFILL_OR_IS
 
 }  // namespace hopfill::sm90
