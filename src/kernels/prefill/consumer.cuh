@@ -44,7 +44,7 @@ struct Consumer : Mainloop<C, Scales> {
         sm90::wgmma_wait<0>();
         sm90::pin_registers(o);
         release(v);
-        this->template pack_first<N>(s, p);
+        pack_fragments<C.elem, N, kN>(s, p);
     }
 
     HOPFILL_INLINE void run() {

@@ -31,7 +31,6 @@ struct Mainloop {
     // at hd256; with three a loss of 3 to 5% (H100).
     static constexpr bool kByRow = kD == 192 || (kD == 128 && C.mask == Mask::causal) || (repeats_jobs(C) && C.consumers == 2);
 
-
     // With a causal mask the first block of every second warpgroup is the one that its rows half see: then half of Q K^T and of the softmax is left
     // out (of the time of 128 keys 15%, of 512 7%; hd64 causal 3 to 6% at any length; H100).
     static constexpr bool kHalves = C.mask == Mask::causal && kN == 128 && C.family != Family::prefill_short;
@@ -60,19 +59,11 @@ struct Mainloop {
         return sm90::vote_any(visible_keys<C>(row, q_len, kv_len) - n * kN <= kN / 2);
     }
 
-    // The first block of a job: masks, and starts the softmax of its first N keys.
+    // The first block of a job: masks, and starts the softmax of its first N keys. (Of those behind them P is 0.)
     template <i32 N>
     HOPFILL_INLINE void start_softmax(float (&s)[N / 2], Softmax& softmax, i32 n, const i32 (&limit)[2]) const {
         mask_block<C, N>(s, first_key(n), limit);
         softmax.template start<N, kByRow>(s, scales.logit(params));
-    }
-    // Of the keys past them P is 0.
-    template <i32 N>
-    HOPFILL_INLINE static void pack_first(const float (&s)[N / 2], u32 (&p)[kN / 16][4]) {
-#pragma unroll
-        for (i32 k = 0; k < kN / 16; ++k)
-#pragma unroll
-            for (i32 w = 0; w < 4; ++w) p[k][w] = k < N / 16 ? sm90::pack2<C.elem>(s[8 * k + 2 * w], s[8 * k + 2 * w + 1]) : 0u;
     }
 
     HOPFILL_INLINE static bool warp_leader() { return sm90::lane_index() == 0; }
@@ -264,7 +255,7 @@ struct Mainloop {
         sm90::pin_registers(s);
         release(k);
         start_softmax<N>(s, softmax, n, limit);
-        pack_first<N>(s, p);
+        pack_fragments<C.elem, N, kN>(s, p);
     }
 
     HOPFILL_INLINE void release_q() {

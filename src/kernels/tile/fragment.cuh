@@ -25,13 +25,13 @@ HOPFILL_INLINE i32 first_fragment_key(u32 thread) {
 }
 
 // FP32 accumulators of 64 x N to the A operand of a 16-bit product over N: fragment k covers columns 16 k to 16 k + 15, and lies in the
-// same thread, so no exchange is needed.
-template <Elem E, i32 N>
-HOPFILL_INLINE void pack_fragments(const float (&s)[N / 2], u32 (&p)[N / 16][4]) {
+// same thread, so no exchange is needed. Of a wider operand the columns past N are 0.
+template <Elem E, i32 N, i32 Columns = N>
+HOPFILL_INLINE void pack_fragments(const float (&s)[N / 2], u32 (&p)[Columns / 16][4]) {
 #pragma unroll
-    for (i32 k = 0; k < N / 16; ++k)
+    for (i32 k = 0; k < Columns / 16; ++k)
 #pragma unroll
-        for (i32 w = 0; w < 4; ++w) p[k][w] = sm90::pack2<E>(s[8 * k + 2 * w], s[8 * k + 2 * w + 1]);
+        for (i32 w = 0; w < 4; ++w) p[k][w] = k < N / 16 ? sm90::pack2<E>(s[8 * k + 2 * w], s[8 * k + 2 * w + 1]) : 0u;
 }
 
 // The same for e4m3: fragment k of the product covers 32 columns, of which a thread's word needs four that follow each other. Columns 2 c, 2 c + 1,
