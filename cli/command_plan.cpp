@@ -57,6 +57,7 @@ json to_json(const Plan& plan) {
             {"shared_bytes", plan.shared_bytes},
             {"jobs", plan.jobs},
             {"heads_per_group", plan.heads_per_group},
+            {"scratch_bytes", plan.scratch_bytes},
             {"modelled_us", plan.modelled_us},
             {"problem",
              {{"dtype", name_of(p.dtype)},

@@ -52,6 +52,22 @@ Error disagreement(const AttentionProblem& planned, const AttentionProblem& foun
 
 }  // namespace
 
+namespace {
+
+// Where a plan's scratch memory cannot be had: the fastest kernel that needs none. Its bits are its own, so not where they are to stay the same.
+Result<void> launch_without_scratch(const Plan& plan, const AttentionTensors& tensors, Stream stream, const Error& refused) {
+    if (plan.problem.batch_invariant) return refused;
+    const Result<DeviceInfo> device = cuda::current_device();
+    if (!device) return refused;
+    const Result<Plan> other = planner::choose_without_scratch(plan.problem, *device);
+    if (!other) return refused;
+    const Result<planner::LaunchSpec> launch = planner::make_launch(*other, tensors);
+    if (!launch) return launch.error();
+    return cuda::launch(*launch, stream);
+}
+
+}  // namespace
+
 Result<std::uint64_t> emulator_seed() {
     const char* text = std::getenv("HOPFILL_EMULATOR_SEED");
     if (text == nullptr) return std::uint64_t{0};
@@ -121,7 +137,9 @@ Result<void> dispatch(const Plan& plan, const AttentionTensors& tensors, Stream 
         case Backend::sm90: {
             Result<planner::LaunchSpec> launch = planner::make_launch(plan, tensors);
             if (!launch) return launch.error();
-            return cuda::launch(*launch, stream);
+            Result<void> launched = cuda::launch(*launch, stream);
+            if (launched || launched.error().argument != cuda::kScratch) return launched;
+            return launch_without_scratch(plan, tensors, stream, launched.error());
         }
         case Backend::emulated: {
             Result<std::uint64_t> seed = emulator_seed();

@@ -1,9 +1,12 @@
 // What rounding costs: an exact online softmax in the formats of the problem (P rounded to q's dtype before P.V, to e4m3 as 2^8 P, float32 sums, o
-// rounded once), and a model of how far two correct kernels may differ. On the tensor cores, products of e4m3 are summed with 13 fraction bits.
+// rounded once), and a model of how far two correct kernels may differ. On the tensor cores, products of e4m3 are summed with 13 fraction bits, and
+// so are, where they add them up, the rounded P of a row.
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <span>
 
 #include "api/check_internal.h"
 #include "oracle/formats.h"
@@ -132,25 +135,55 @@ double moved(double weight, double s) {
 struct Softmax {
     std::vector<float> o;
     float top = kNone, sum = 0;
+    float most = kNone;    // the greatest of all tops: the last may be lower
+    double lost = 0;  // of the sum, by cutting off
 };
 
+// A block's rounded P as the tensor cores sum them: 32 and what was there before, aligned to the greatest of them and cut off 13 bits below.
+float sum_of_products(const std::vector<float>& p) {
+    float total = 0;
+    for (std::size_t first = 0; first < p.size(); first += 32) {
+        const std::span<const float> step = std::span(p).subspan(first, std::min<std::size_t>(32, p.size() - first));
+        const float most = std::max(total, std::ranges::max(step));
+        if (most == 0) continue;
+        const float unit = std::ldexp(1.0f, std::ilogb(most) - 13);
+        total = std::floor(total / unit);
+        for (const float x : step) total += std::floor(x / unit);
+        total = std::bit_cast<float>(std::bit_cast<std::uint32_t>(total) & ~0x3ffu) * unit;
+    }
+    return total;
+}
+
 // Raw logits in, o unnormalised out.
-Softmax online(const std::vector<float>& logits, const Keys& keys, std::int64_t n, float scale_log2, DType dtype) {
+Softmax online(const std::vector<float>& logits, const Keys& keys, std::int64_t n, float scale_log2, DType dtype, bool sums_by_products) {
+    std::vector<float> block;
     Softmax r{std::vector<float>(static_cast<std::size_t>(keys.d), 0.0f)};
     for (std::int64_t j0 = 0; j0 < n; j0 += kBlock) {
         const std::int64_t j1 = std::min(n, j0 + kBlock);
-        float top = r.top;
+        // Sums of products go by each block's own maximum (prefill_fp8/softmax.cuh), others by the running one.
+        float top = sums_by_products && r.sum < 0x1p52f ? r.top - 16 : r.top;
         for (std::int64_t j = j0; j < j1; ++j) top = std::max(top, logits[static_cast<std::size_t>(j)] * scale_log2);
+        r.most = std::max(r.most, top);
         const float keep = r.top == kNone ? 0.0f : std::exp2(r.top - top);
         r.sum *= keep;
+        r.lost *= keep;
+        block.clear();
         for (float& x : r.o) x *= keep;
         r.top = top;
         for (std::int64_t j = j0; j < j1; ++j) {
             const float p = std::exp2(logits[static_cast<std::size_t>(j)] * scale_log2 - top);
-            r.sum += p;
             const float rounded = round_weight(dtype, p);
+            if (sums_by_products)
+                block.push_back(rounded);
+            else
+                r.sum += p;
             const float* v = keys.v.data() + j * keys.d;
             for (std::int64_t c = 0; c < keys.d; ++c) r.o[static_cast<std::size_t>(c)] += rounded * v[c];
+        }
+        if (sums_by_products) {
+            const float sum = sum_of_products(block);
+            r.lost += std::accumulate(block.begin(), block.end(), 0.0) - sum;
+            r.sum += sum;
         }
     }
     return r;
@@ -170,6 +203,8 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
     const float scale_log2 = static_cast<float>(p.scale * 1.4426950408889634);
     const bool tensor_cores = b.options.backend != Backend::cpu && b.options.backend != Backend::oracle;
     const bool reduced = p.dtype == DType::e4m3 && tensor_cores;
+    // The kernels of hd256, and those with multipliers by block, add up P as float32, before it is rounded (plan/geometry.h).
+    const bool rounded_sums = reduced && p.head_dim <= 128 && p.scale_block == 0;
     // Relative roundings of a weight: to its dtype (0.5 is the mean over a binade of the standard deviation over the largest error), and of the
     // exponential.
     const double weight_error = std::hypot(p.dtype == DType::f32 ? 0 : 0.5 * unit_roundoff(p.dtype), 0x1p-23);
@@ -178,7 +213,8 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
     // the reference, in its own order, perhaps for none. An e4m3 weight, stored as 2^8 P, to multiples of 2^-17.
     const double last_place = p.dtype == DType::f16 ? 0x1p-24 : p.dtype == DType::e4m3 ? 0x1p-17 : 0;
     const double coarse = 0.29 * last_place / weight_error;
-    std::vector<float> q(d), logits(static_cast<std::size_t>(longest)), top(logits.size()), sum(logits.size()), weighted(d), spread1(d), spread2(d);
+    std::vector<float> q(d), logits(static_cast<std::size_t>(longest)), top(logits.size()), sum(logits.size());
+    std::vector<float> weighted(d), weighted1(d), spread1(d), spread2(d);
     std::vector<Simulated> result;
     for (std::int64_t i : queries) {
         const std::int64_t n = visible(i), at = offset(b.host.q, sequence, b.q_begin[index], i, head);
@@ -193,7 +229,7 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
         if (p.kv_dtype == DType::e4m3) {
             for (std::int64_t j = 0; j < n; ++j) logits[static_cast<std::size_t>(j)] *= q_scale * keys.k_scale[static_cast<std::size_t>(j)];
         }
-        const Softmax s = online(logits, keys, n, scale_log2, p.dtype);
+        const Softmax s = online(logits, keys, n, scale_log2, p.dtype, rounded_sums);
         Simulated& row = result.emplace_back(Simulated{std::vector<float>(d), std::vector<double>(d), kNone, 0});
         if (s.sum != 0) row.lse = s.top * 0.69314718f + std::log(s.sum);
         // A float32 sum of d products strays by about 2^-24 sqrt(d) of the greater of its value and of its terms' size: error of logit j. It and
@@ -201,8 +237,10 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
         // With 13 fraction bits, the 32 products and the sum of a step are each cut off by up to 2^-13 of the greatest.
         const double steps = std::ceil(static_cast<double>(d) / 32);
         const double logit_unit = (reduced ? 0x1.4p-13 * std::sqrt(steps) : 0x1p-23 * std::sqrt(static_cast<double>(d))) * std::fabs(p.scale);
-        double logit_squares = 0, weight_squares = 0, mean_size = 0;
+        const double least = coarse * std::exp2(static_cast<double>(s.most) - s.top) / s.sum;
+        double logit_squares = 0, weight_squares = 0, rounded_squares = 0, mean_size = 0;
         std::fill(weighted.begin(), weighted.end(), 0.0f);
+        std::fill(weighted1.begin(), weighted1.end(), 0.0f);
         std::fill(spread1.begin(), spread1.end(), 0.0f);
         std::fill(spread2.begin(), spread2.end(), 0.0f);
         for (std::int64_t j = 0; j < n; ++j) {
@@ -217,11 +255,13 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
             mean_size += w * std::fabs(static_cast<double>(logit) * p.scale);
             weight_squares += static_cast<double>(w) * w;
             const auto e2 = static_cast<float>(error * error);
-            const double rounded = std::max<double>(w, std::min<double>(coarse / s.sum, w / weight_error));
+            const double rounded = std::max<double>(w, std::min<double>(least, w / weight_error));
             const auto w2 = static_cast<float>(rounded * rounded);
+            rounded_squares += w2;
             const float* v = keys.v.data() + j * keys.d;
             for (std::size_t c = 0; c < d; ++c) {
                 weighted[c] += w2 * v[c] * v[c];
+                weighted1[c] += w2 * v[c];
                 spread1[c] += e2 * v[c];
                 spread2[c] += e2 * v[c] * v[c];
             }
@@ -235,7 +275,12 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
             // Sums of n terms in float32: errors of partial sums, for sequential order; blocked orders stray less.
             const double from_sums = 0x1p-48 * count * (0.16 * weighted[c] + 0.1 * static_cast<double>(o) * o);
             const double rounding = 0.29 * spacing(p.out_dtype, o);
-            row.sigma[c] = std::sqrt(weight_error * weight_error * weighted[c] + std::clamp(from_logits, 0.0, kMostFromLogits) + from_sums +
+            // Divided by sums of rounded weights, a weight's rounding moves o by its share of v_j - o, not of v_j. That is less but for columns in
+            // which a key of great weight has a small value.
+            double from_weights = weighted[c];
+            const double away = weighted[c] - 2.0 * o * weighted1[c] + static_cast<double>(o) * o * rounded_squares;
+            if (rounded_sums) from_weights = std::max(from_weights, away);
+            row.sigma[c] = std::sqrt(weight_error * weight_error * from_weights + std::clamp(from_logits, 0.0, kMostFromLogits) + from_sums +
                                      rounding * rounding);
         }
         if (n > 0) {
@@ -244,7 +289,10 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
             // them: by half a unit in the last place an addition (4.4e-5 RMS at head_dim 256 and an LSE of 43 on an H100).
             const double truncation = p.dtype == DType::f32 ? 0 : 0x1p-24 * std::ceil(static_cast<double>(d) / 16) * mean_size;
             const double from_sums = 0x1p-46 * weight_squares + 0x1p-48 * (0.1 * count + 1);
-            row.lse_sigma = std::sqrt(logit_squares + from_sums + rounding * rounding + truncation * truncation);
+            // Sums of rounded weights: each errs by its own rounding, and what is cut off is cut off on one side (in blocks of 192, up to half more).
+            const double of_weights = rounded_sums ? weight_error * weight_error * rounded_squares : 0;
+            const double lost = s.sum == 0 ? 0 : 1.5 * s.lost / s.sum;
+            row.lse_sigma = std::sqrt(logit_squares + from_sums + rounding * rounding + truncation * truncation + of_weights + lost * lost);
         }
     }
     return result;

@@ -23,6 +23,7 @@ constexpr Entry kEntries[] = {
     {Family::prefill_folded, "prefill_folded/kernel.cuh", "hopfill::prefill_folded_kernel"},
     {Family::prefill_fp8, "prefill_fp8/kernel.cuh", "hopfill::prefill_fp8_kernel"},
     {Family::prefill_mixed, "prefill_mixed/kernel.cuh", "hopfill::prefill_mixed_kernel"},
+    {Family::prefill_widened, "prefill_widened/kernel.cuh", "hopfill::prefill_widened_kernel"},
     {Family::prefill_fp8_folded, "prefill_fp8/kernel.cuh", "hopfill::prefill_fp8_kernel"},
     {Family::prefill_short, "prefill_short/kernel.cuh", "hopfill::prefill_short_kernel"},
 };

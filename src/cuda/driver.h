@@ -18,6 +18,7 @@ using CUmodule = struct CUmod_st*;
 using CUfunction = struct CUfunc_st*;
 using CUstream = struct CUstream_st*;
 using CUevent = struct CUevent_st*;
+using CUmemoryPool = struct CUmemPoolHandle_st*;
 using CUgraph = struct CUgraph_st*;
 using CUgraphExec = struct CUgraphExec_st*;
 
@@ -37,6 +38,20 @@ enum CUfunctionAttribute : int {
 enum CUstreamFlags : unsigned { CU_STREAM_DEFAULT = 0, CU_STREAM_NON_BLOCKING = 1 };
 enum CUstreamCaptureMode : int { CU_STREAM_CAPTURE_MODE_GLOBAL = 0, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1, CU_STREAM_CAPTURE_MODE_RELAXED = 2 };
 enum CUstreamCaptureStatus : int { CU_STREAM_CAPTURE_STATUS_NONE = 0, CU_STREAM_CAPTURE_STATUS_ACTIVE = 1, CU_STREAM_CAPTURE_STATUS_INVALIDATED = 2 };
+enum CUmemAllocationType : int { CU_MEM_ALLOCATION_TYPE_PINNED = 1 };
+enum CUmemLocationType : int { CU_MEM_LOCATION_TYPE_DEVICE = 1 };
+enum CUmemPool_attribute : int { CU_MEMPOOL_ATTR_RELEASE_THRESHOLD = 4 };
+
+struct CUmemPoolProps {
+    CUmemAllocationType type;
+    int handle_types;  // 0: not shared with other processes
+    CUmemLocationType location_type;
+    int location_id;
+    void* win32_security_attributes;
+    char reserved[64];  // must be 0; newer drivers have a maximal size in it, of which 0 is none
+};
+static_assert(sizeof(CUmemPoolProps) == 88);
+
 enum CUlaunchAttributeID : int { CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
 
 struct CUlaunchAttribute {
@@ -109,6 +124,11 @@ enum CUtensorMapFloatOOBfill : int { CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE = 0 };
     X(cuMemcpyDtoD, cuMemcpyDtoD_v2, (CUdeviceptr, CUdeviceptr, std::size_t))                                                                   \
     X(cuMemsetD8, cuMemsetD8_v2, (CUdeviceptr, unsigned char, std::size_t))                                                                     \
     X(cuMemsetD8Async, cuMemsetD8Async, (CUdeviceptr, unsigned char, std::size_t, CUstream))                                                    \
+    X(cuMemPoolCreate, cuMemPoolCreate, (CUmemoryPool*, const CUmemPoolProps*))                                                                 \
+    X(cuMemPoolDestroy, cuMemPoolDestroy, (CUmemoryPool))                                                                                       \
+    X(cuMemPoolSetAttribute, cuMemPoolSetAttribute, (CUmemoryPool, CUmemPool_attribute, void*))                                                 \
+    X(cuMemAllocFromPoolAsync, cuMemAllocFromPoolAsync, (CUdeviceptr*, std::size_t, CUmemoryPool, CUstream))                                    \
+    X(cuMemFreeAsync, cuMemFreeAsync, (CUdeviceptr, CUstream))                                                                                  \
     X(cuStreamCreate, cuStreamCreate, (CUstream*, unsigned))                                                                                    \
     X(cuStreamDestroy, cuStreamDestroy_v2, (CUstream))                                                                                          \
     X(cuStreamSynchronize, cuStreamSynchronize, (CUstream))                                                                                     \

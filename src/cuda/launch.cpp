@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "cuda/backend.h"
 #include "cuda/driver.h"
 #include "cuda/loader.h"
+#include "cuda/scratch.h"
 #include "cuda/tensor_map.h"
 #include "cuda/work_counter.h"
 
@@ -46,11 +49,41 @@ Result<void> load(const KernelConfig& config) {
     const auto context = current_context(**cu);
     if (!context) return context.error();
     if (auto function = find_function(**cu, *context, config); !function) return function.error();
+    if (config.family == Family::prefill_widened) {
+        if (auto function = function_for(**cu, *context, widening_to(config.elem)); !function) return function.error();
+        // Without a pool the launch will say so, or do without.
+        (void)reserve_scratch(**cu, *context);
+    }
     return config.dynamic ? reserve_counters(**cu, *context) : Result<void>{};
 }
 
+namespace {
+
+// The copies of k and v, then the kernel on them. Whatever fails, the memory goes back.
+Result<void> launch_widened(const planner::LaunchSpec& spec, Stream stream, LaunchOptions options) {
+    const auto opened = driver();
+    if (!opened) return opened.error();
+    const Driver& cu = **opened;
+    const auto context = current_context(cu);
+    if (!context) return context.error();
+    const auto cu_stream = static_cast<CUstream>(stream);
+    const auto memory = allocate_scratch(cu, *context, spec.scratch_bytes, cu_stream);
+    if (!memory) return memory.error();
+    planner::LaunchSpec placed = spec;
+    placed.place_scratch(reinterpret_cast<void*>(*memory));
+    const planner::QuantizeLaunch widening = std::move(*placed.widening);
+    placed.widening.reset();
+    auto launched = launch(widening, stream);
+    if (launched) launched = launch(placed, stream, options);
+    const auto released = release_scratch(cu, *memory, cu_stream);
+    return launched ? released : launched;
+}
+
+}  // namespace
+
 Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOptions options) {
     if (spec.grid == 0) return {};
+    if (spec.widening) return launch_widened(spec, stream, options);
     const auto opened = driver();
     if (!opened) return opened.error();
     const Driver& cu = **opened;
@@ -89,12 +122,15 @@ Result<void> launch(const planner::QuantizeLaunch& spec, Stream stream) {
     if (!context) return context.error();
     const auto function = function_for(cu, *context, spec.config);
     if (!function) return function.error();
+    // What widens comes behind an allocation, with which nothing can overlap: it is no programmatic launch. The one behind it is.
+    const bool widens = spec.config.stage == QuantizeStage::widen;
     QuantizeParams params = spec.params;
+    WidenParams widen = spec.widen;
     CUlaunchAttribute attribute{CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, {}, {}};
     attribute.value.programmatic_stream_serialization_allowed = 1;
     const CUlaunchConfig config{static_cast<unsigned>(spec.grid),         1, 1, static_cast<unsigned>(spec.threads), 1, 1,
-                                static_cast<unsigned>(spec.shared_bytes), static_cast<CUstream>(stream), &attribute, 1};
-    void* arguments[] = {&params};
+                                static_cast<unsigned>(spec.shared_bytes), static_cast<CUstream>(stream), &attribute, widens ? 0u : 1u};
+    void* arguments[] = {widens ? static_cast<void*>(&widen) : &params};
     const CUresult status = cu.cuLaunchKernelEx(&config, *function, arguments, nullptr);
     if (status == 0) return {};
     return Error{Code::device, "",

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "emulator/backend.h"
+#include "emulator/quantize.h"
 #include "plan/params.h"
 
 namespace hopfill::emulator {
@@ -14,7 +15,8 @@ constexpr int kParts = 8;
 template <int Part>
 KernelFunction kernel_of_part(int i);
 
-// run() with the kernel given: for kernels outside the table, mutated ones among them.
-Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options);
+// run() with the kernel given, and, where the launch has one before it (prefill_widened), that one's: for kernels outside the table, mutated ones
+// among them.
+Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options, QuantizeFunction widening = nullptr);
 
 }  // namespace hopfill::emulator

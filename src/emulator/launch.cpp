@@ -38,7 +38,9 @@ std::size_t extent(const TensorView& t) {
 
 }  // namespace
 
-Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options) {
+namespace {
+
+Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options) {
     PrefillVtParams params = spec.params;
     for (const auto& [name, from, to] : spec.maps()) {
         if (name == nullptr) continue;
@@ -93,6 +95,22 @@ Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel
     return report;
 }
 
+}  // namespace
+
+Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options, QuantizeFunction widening) {
+    if (!spec.widening) return run_alone(spec, kernel, options);
+    // NaNs in all formats, until they are written.
+    constexpr std::size_t kAlignment = 256;
+    std::vector<u8> memory(static_cast<std::size_t>(spec.scratch_bytes) + kAlignment, 0xff);
+    planner::LaunchSpec placed = spec;
+    placed.place_scratch(memory.data() + (kAlignment - reinterpret_cast<std::uintptr_t>(memory.data()) % kAlignment));
+    const Report before = run_kernel(*placed.widening, widening, options);
+    if (!before.faults.empty()) return before;
+    Result<Report> report = run_alone(placed, kernel, options);
+    if (report) report->steps += before.steps;
+    return report;
+}
+
 Report run_kernel(const planner::QuantizeLaunch& spec, QuantizeFunction kernel, const Options& options) {
     Launch launch{spec.grid, spec.threads, spec.shared_bytes, 0, {}};
     launch.programmatic = true;
@@ -100,7 +118,7 @@ Report run_kernel(const planner::QuantizeLaunch& spec, QuantizeFunction kernel, 
         launch.buffers.push_back({std::string(name_of(tensor.dtype)) + " tensor", tensor.data, extent(tensor), writable});
     }
     return emulate(
-        launch, [&] { kernel(spec.params); }, options);
+        launch, [&] { kernel(spec); }, options);
 }
 
 }  // namespace hopfill::emulator

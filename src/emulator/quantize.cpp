@@ -8,21 +8,25 @@ namespace hopfill::emulator {
 namespace {
 
 template <QuantizeConfig C>
-void kernel(const QuantizeParams& p) {
-    quantize_kernel<C>(p);
+void kernel(const planner::QuantizeLaunch& launch) {
+    quantize_kernel<C>(launch.params);
+}
+template <Elem E>
+void widening(const planner::QuantizeLaunch& launch) {
+    quantize_kernel<widening_to(E)>(launch.widen);
 }
 
 template <std::size_t... I>
 QuantizeFunction kernel_of(const QuantizeConfig& config, std::index_sequence<I...>) {
-    QuantizeFunction found = nullptr;
+    QuantizeFunction found = config.elem == Elem::bf16 ? widening<Elem::bf16> : widening<Elem::f16>;
     ((kQuantizeKernels.config[I] == config ? void(found = kernel<kQuantizeKernels.config[I]>) : void()), ...);
     return found;
 }
 
 }  // namespace
 
-Report run_quantizer(const planner::QuantizeLaunch& spec, const Options& options) {
-    return run_kernel(spec, kernel_of(spec.config, std::make_index_sequence<QuantizeKernels::size>()), options);
-}
+QuantizeFunction quantizer_of(const QuantizeConfig& config) { return kernel_of(config, std::make_index_sequence<QuantizeKernels::size>()); }
+
+Report run_quantizer(const planner::QuantizeLaunch& spec, const Options& options) { return run_kernel(spec, quantizer_of(spec.config), options); }
 
 }  // namespace hopfill::emulator

@@ -9,7 +9,9 @@ namespace hopfill::emulator {
 Report run_quantizer(const planner::QuantizeLaunch& launch, const Options& options);
 
 // With another kernel than the launch's config names.
-using QuantizeFunction = void (*)(const QuantizeParams&);
+using QuantizeFunction = void (*)(const planner::QuantizeLaunch&);
 Report run_kernel(const planner::QuantizeLaunch& launch, QuantizeFunction kernel, const Options& options);
+
+QuantizeFunction quantizer_of(const QuantizeConfig& config);
 
 }  // namespace hopfill::emulator

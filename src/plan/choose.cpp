@@ -71,9 +71,6 @@ Result<void> check(const AttentionProblem& p, const DeviceInfo& device) {
     if (fp8_kv && !fp8 && p.scale_block != 0)
         return unsupported("scale_block", fmt::format("{} with a {} q; the sm90 kernels take scales by block where q is e4m3", p.scale_block,
                                                       name_of(p.dtype)));
-    if (fp8_kv && !fp8 && p.head_dim > 128)
-        return unsupported("q", fmt::format("head_dim {} with a {} q and e4m3 k and v; the sm90 kernels take up to 128 so, and 256 of one dtype",
-                                            p.head_dim, name_of(p.dtype)));
     if (p.scale_block != 0 && p.scale_block != 64 && p.scale_block != 128)
         return unsupported("scale_block", fmt::format("{}; 64 and 128 are supported", p.scale_block));
     for (const auto& [name, scale] : {std::pair{"q_scale", &p.q_scale}, std::pair{"k_scale", &p.k_scale}, std::pair{"v_scale", &p.v_scale}})
@@ -110,7 +107,7 @@ Elem elem_of(DType t) { return t == DType::f16 ? Elem::f16 : t == DType::e4m3 ? 
 
 // Columns that a kernel multiplies for a problem's head_dim.
 int class_of(const AttentionProblem& p) {
-    if (p.kv_dtype == DType::e4m3) return p.head_dim <= 64 ? 64 : p.head_dim <= 128 ? 128 : 256;
+    if (p.kv_dtype == DType::e4m3) return p.head_dim <= 64 ? 64 : p.head_dim <= 128 ? 128 : p.dtype != DType::e4m3 && p.head_dim <= 192 ? 192 : 256;
     return *std::find_if(std::begin(kClasses), std::end(kClasses), [&](int d) { return d >= p.head_dim; });
 }
 
@@ -128,7 +125,7 @@ bool fits(const KernelConfig& c, const AttentionProblem& p) {
 // against 14.1), 32 x 512 gains 2% and 4 x 512 1%; at 8 tiles (16 x 1024) more heads than 44 lose, and at hd256 64 heads of 4 tiles (159 us at
 // 32 x 512 without a mask, against 140).
 std::int64_t heads_per_group(const KernelConfig& c, const AttentionProblem& p, const DeviceInfo& device) {
-    const std::int64_t kv_bytes = std::max<std::int64_t>(1, 2 * p.max_seqlen_kv * c.head_dim * elem_bytes(kv_elem(c)));
+    const std::int64_t kv_bytes = std::max<std::int64_t>(1, 2 * p.max_seqlen_kv * c.head_dim * elem_bytes(loaded_elem(c)));
     const std::int64_t group = p.heads / p.kv_heads;
     const std::int64_t tiles = (p.max_seqlen_q + geometry(c).tile_m - 1) / geometry(c).tile_m;
     const std::int64_t in_waves = tiles >= 4 && tiles < 8 && c.head_dim < 256 ? 2 * device.num_sms / tiles : device.num_sms / 4;
@@ -197,11 +194,14 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
         return unsupported("q", fmt::format("{} tiles over all heads; below 2^31 are supported", plan.jobs));
     plan.heads_per_group = heads_per_group(c, p, device);
     plan.grid = static_cast<int>(std::min<std::int64_t>(plan.jobs, device.num_sms));
+    plan.scratch_bytes = plan.grid > 0 ? scratch_bytes(c, p) : 0;
     plan.modelled_us = modelled_us(c, p, device);
     return plan;
 }
 
-Result<Plan> choose(const AttentionProblem& p, const DeviceInfo& device) {
+namespace {
+
+Result<Plan> choose_fastest(const AttentionProblem& p, const DeviceInfo& device, bool scratch) {
     if (auto r = check(p, device); !r) return r.error();
     // What is to be the same in every batch is chosen as for one sequence of the greatest length.
     AttentionProblem judged = p;
@@ -214,7 +214,7 @@ Result<Plan> choose(const AttentionProblem& p, const DeviceInfo& device) {
     double least = 0;
     for (int i = 0; i < static_cast<int>(kernel_table().size() + first_use_table().size()); ++i) {
         const KernelConfig& c = kernel_at(i);
-        if (!fits(c, p)) continue;
+        if (!fits(c, p) || (!scratch && scratch_bytes(c, p) > 0)) continue;
         // A folded job keeps one warpgroup busy: beside others of its kind, in a second wave, it takes longer than the model says.
         if (is_folded(c.family) && jobs_of(c, judged) > device.num_sms) continue;
         const double us = modelled_us(c, judged, device);
@@ -222,8 +222,13 @@ Result<Plan> choose(const AttentionProblem& p, const DeviceInfo& device) {
         best = i;
         least = us;
     }
-    if (best < 0) return unsupported("q", "no kernel computes this problem");
+    if (best < 0) return unsupported("q", scratch ? "no kernel computes this problem" : "no kernel computes this problem without scratch memory");
     return plan_variant(p, device, best);
 }
+
+}  // namespace
+
+Result<Plan> choose(const AttentionProblem& p, const DeviceInfo& device) { return choose_fastest(p, device, true); }
+Result<Plan> choose_without_scratch(const AttentionProblem& p, const DeviceInfo& device) { return choose_fastest(p, device, false); }
 
 }  // namespace hopfill::planner

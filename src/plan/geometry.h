@@ -58,9 +58,25 @@ constexpr i32 scale_bytes() { return 16; }
 // scale_bytes().)
 constexpr i32 edge_keys() { return 16; }
 
+// prefill_fp8: whether the sums of a row's P come from its products with V, as columns of the output do: V^T ends in rows of ones. Not where P takes
+// the ratio of a block's multipliers of V, which are no part of the sums; and at hd256 there is no register for them.
+constexpr bool sums_by_products(const KernelConfig& c) { return is_fp8(c.family) && c.scale_block == 0 && c.head_dim <= 128; }
+// Rows of ones: the fewest that a product's columns and the swizzle allow.
+constexpr i32 sum_columns(const KernelConfig& c) { return sums_by_products(c) ? 8 : 0; }
+// Bytes of V^T's rows, of 128 keys: those of V, and with those of ones.
+constexpr i32 vt_rows(const KernelConfig& c) { return c.head_dim * kSlabBytes; }
+constexpr i32 vt_slab(const KernelConfig& c) { return vt_rows(c) + sum_columns(c) * kSlabBytes; }
+// The keys past a multiple of 128, if warps put them in place: half a slab's. Two blocks share that slab, one its first half, one its second, or at
+// N = 192 there would be no room for ones.
+constexpr i32 vt_shared_keys(const KernelConfig& c) {
+    return sums_by_products(c) && !v_direct(c) && c.tile_n > kSlabBytes ? c.tile_n % kSlabBytes : 0;
+}
+// Bytes of all of the ring.
+constexpr i32 vt_bytes(const KernelConfig& c, const Geometry& g) { return g.vt_stages * g.vt_block + (vt_shared_keys(c) > 0 ? vt_slab(c) : 0); }
+
 // Bytes of a V block as TMA brings it.
 constexpr i32 v_block_bytes(const KernelConfig& c, const Geometry& g) {
-    return c.v_transposed ? g.vt_block + (v_direct(c) ? 0 : c.head_dim * edge_keys()) : g.kv_block;
+    return c.v_transposed ? ceil_div(c.tile_n, kSlabBytes) * vt_rows(c) + (v_direct(c) ? 0 : c.head_dim * edge_keys()) : g.kv_block;
 }
 // From one V block of a ring to the next.
 constexpr i32 v_block_stride(const KernelConfig& c, const Geometry& g) { return round_up(v_block_bytes(c, g), 1024); }
@@ -90,13 +106,13 @@ constexpr Geometry geometry(const KernelConfig& c) {
     const bool transposes = is_fp8(c.family);
     g.v_stages = !transposes ? c.stages : v_direct(c) ? 0 : g.slabs > 1 ? 1 : 2;
     g.vt_stages = !transposes ? 0 : v_direct(c) && g.slabs == 1 ? 4 : 2;
-    g.vt_block = ceil_div(c.tile_n, kSlabBytes) * c.head_dim * kSlabBytes;
+    g.vt_block = ceil_div(c.tile_n - vt_shared_keys(c), kSlabBytes) * vt_slab(c);
     // prefill_mixed: one block is converted while the next ones arrive; from hd128 on there is no room for more than two.
     g.raw_stages = c.family != Family::prefill_mixed ? 0 : g.slabs > 1 ? 2 : 4;
     g.raw_slab = g.raw_stages > 0 ? g.kv_slab / 2 : 0;
     g.raw_block = g.slabs * g.raw_slab;
     const i32 k_bytes = g.rings * c.stages * g.kv_block;
-    const i32 v_bytes = g.rings * g.v_stages * v_block_stride(c, g) + g.vt_stages * g.vt_block + g.raw_stages * g.raw_block;
+    const i32 v_bytes = g.rings * g.v_stages * v_block_stride(c, g) + vt_bytes(c, g) + g.raw_stages * g.raw_block;
     const i32 merges = split ? c.consumers - 1 : 0;
     const i32 merge_room = (split ? merges : c.consumers) * g.merge_bytes;
     // full and empty of: q per warpgroup and slot, k and v per ring and stage, vt and raw per stage, job slots, merges.
@@ -110,7 +126,7 @@ constexpr Geometry geometry(const KernelConfig& c) {
     g.k = g.q + g.q_slots * g.q_tile;
     g.v = g.k + k_bytes;
     g.vt = g.v + g.rings * g.v_stages * v_block_stride(c, g);
-    g.raw = g.vt + g.vt_stages * g.vt_block;
+    g.raw = g.vt + vt_bytes(c, g);
     g.o = g.v + v_bytes;
     g.merge = g.o + row_groups * g.o_staged * g.o_slab;
     g.jobs = g.merge + merge_room;
@@ -146,9 +162,9 @@ constexpr KvRange kv_range(const KernelConfig& c, i32 row0, i32 rows, i32 q_len,
 
 // Whether consumers may ask for a job once more: they take unmasked blocks without their maxima, and where exponentials have overflowed that way, the
 // job is done again with all blocks masked, which are taken by their maxima. At hd192 nothing is gained; beside consumers of ragged hd256 the
-// producer has no registers for it.
+// producer has no registers for it, nor have consumers of hd256 beside multipliers.
 constexpr bool repeats_jobs(const KernelConfig& c) {
-    return c.family == Family::prefill && c.head_dim != 192 && !(c.head_dim == 256 && c.packed);
+    return is_main(c.family) && c.head_dim != 192 && !(c.head_dim == 256 && (c.packed || c.family == Family::prefill_widened));
 }
 
 // KV blocks that a job reads. Of a folded job the later rows see all that the earlier ones do.

@@ -22,15 +22,20 @@ enum class Family : u8 {
     prefill_fp8,    // e4m3 k and v: as prefill, with V transposed by the producer's warpgroup or given so (kernels/prefill_fp8)
     prefill_fp8_folded,  // e4m3, with jobs as prefill_folded's (kernels/prefill_fp8)
     prefill_mixed,  // 16-bit q, e4m3 k and v: as prefill, with K and V converted to q's type by the producer's warpgroup (kernels/prefill_mixed)
+    prefill_widened,  // the same problems: prefill on 16-bit copies of k and v, which a launch before it has made (kernels/prefill_widened)
 };
 
 constexpr bool is_folded(Family f) { return f == Family::prefill_folded || f == Family::prefill_fp8_folded; }
 constexpr bool is_fp8(Family f) { return f == Family::prefill_fp8 || f == Family::prefill_fp8_folded; }
+// The main family's schedule, to the last barrier: what is decided for one holds for the other.
+constexpr bool is_main(Family f) { return f == Family::prefill || f == Family::prefill_widened; }
+// 16-bit q on e4m3 k and v.
+constexpr bool is_mixed(Family f) { return f == Family::prefill_mixed || f == Family::prefill_widened; }
 
 // A kernel, wholly. Every field changes the machine code; nothing else does.
 struct KernelConfig {
     Family family = Family::prefill;
-    Elem elem = Elem::bf16;   // q, k and v; prefill_mixed: q, and what k and v are multiplied as
+    Elem elem = Elem::bf16;   // q, k and v; prefill_mixed and prefill_widened: q, and what k and v are multiplied as
     Elem out = Elem::bf16;    // o
     Mask mask = Mask::full;
     i32 head_dim = 128;       // columns that are multiplied: the problem's head_dim rounded up to a class, a multiple of 16
@@ -50,7 +55,9 @@ struct KernelConfig {
 constexpr bool v_direct(const KernelConfig& c) { return c.v_transposed && !c.packed; }
 // Multipliers by blocks of 64 tokens or of 128, as the launch says.
 constexpr bool any_scale_block(const KernelConfig& c) { return c.scale_block == 64 && (c.v_transposed || c.out == Elem::e4m3); }
-// Of k and v in global memory.
-constexpr Elem kv_elem(const KernelConfig& c) { return c.family == Family::prefill_mixed ? Elem::e4m3 : c.elem; }
+// Of the problem's k and v.
+constexpr Elem kv_elem(const KernelConfig& c) { return is_mixed(c.family) ? Elem::e4m3 : c.elem; }
+// Of what TMA loads for them.
+constexpr Elem loaded_elem(const KernelConfig& c) { return c.family == Family::prefill_mixed ? Elem::e4m3 : c.elem; }
 
 }  // namespace hopfill

@@ -56,6 +56,12 @@ constexpr TileRow kTiles[] = {
     // and N = 32 leave the consumers no registers between jobs, N = 64 leaves no room for two raw blocks.
     {Family::prefill_mixed, 64, 128, 3, 2, true, Layouts::both},
     {Family::prefill_mixed, 128, 128, 2, 2, true, Layouts::both},
+    // The same problems where K and V are read often enough: prefill's rows, for prefill's reasons, on copies in 16 bits. (hd96 takes hd128's.)
+    {Family::prefill_widened, 64, 128, 3, 2, true, Layouts::both},
+    {Family::prefill_widened, 64, 128, 3, 3, true, Layouts::dense},
+    {Family::prefill_widened, 128, 128, 2, 2, true, Layouts::both},
+    {Family::prefill_widened, 192, 96, 2, 2, false, Layouts::both},
+    {Family::prefill_widened, 256, 64, 2, 2, false, Layouts::both},
 };
 constexpr Mask kMasks[] = {Mask::full, Mask::causal};
 constexpr Elem kElems[] = {Elem::bf16, Elem::f16};
@@ -84,7 +90,7 @@ constexpr void for_each_tile(F f) {
 }
 
 // Of the mixed kernels every build compiles bf16 at hd128.
-constexpr bool waits_for_use(const KernelConfig& c) { return c.family == Family::prefill_mixed && (c.elem != Elem::bf16 || c.head_dim != 128); }
+constexpr bool waits_for_use(const KernelConfig& c) { return is_mixed(c.family) && (c.elem != Elem::bf16 || c.head_dim != 128); }
 
 // The catalogue's kernels, one by one.
 template <class F>
@@ -139,9 +145,13 @@ constexpr void for_each_first_use(F f) {
     for (const KernelConfig& c : kKernelTable.row)
         for (const i32 block : {64, 128})
             if (is_base(c)) f(with(c, false, block));
+    // (hd64 of three, V given transposed: else it took 20 to 40% longer than with V as it comes.)
+    const auto takes_v_transposed = [&](const KernelConfig& c, i32 block) {
+        return is_base(c) || (c.family == Family::prefill_fp8 && c.consumers == 3 && block == 0 && !c.v_transposed);
+    };
     for (const KernelConfig& c : kKernelTable.row)
         for (const i32 block : {0, 64})
-            if (is_base(c) && !catalogued(with(c, true, block))) f(with(c, true, block));
+            if (takes_v_transposed(c, block) && !catalogued(with(c, true, block))) f(with(c, true, block));
     for_each_tile([&](const KernelConfig& c) {
         if (waits_for_use(c)) f(c);
     });

@@ -75,6 +75,11 @@ TensorMapSpec transposed_spec_of(const TensorView& t, const void* fallback, cons
     return s;
 }
 
+// Of k in 16 bits, or of v, up to where the next tensor may begin.
+std::int64_t copy_bytes(const KernelConfig& c, const AttentionProblem& p) {
+    return (p.tokens_kv * p.kv_heads * p.head_dim * elem_bytes(loaded_elem(c)) + 255) / 256 * 256;
+}
+
 // Where a tensor's multipliers lie. `group` heads share an entry of those counted by KV head.
 Result<ScaleView> scale_view(const char* name, const TensorView& t, const ScaleLayout& layout, std::int64_t block_tokens, std::int64_t group) {
     ScaleView v{nullptr, 0, 0, 0, 0, 1};
@@ -142,11 +147,18 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     a.heads_per_group = static_cast<i32>(plan.heads_per_group);
 
     const int columns = geometry(c).slab_columns;
+    TensorView k = t.k, v = t.v;
+    spec.scratch_bytes = scratch_bytes(c, p);
+    if (spec.scratch_bytes > 0) {
+        spec.widening = make_widening(p, t.k, t.v, c.elem);
+        k = spec.widening->tensors[1].first;
+        v = spec.widening->tensors[3].first;
+    }
     spec.q = spec_of(t.q, t.q.data, c.elem, p.packed, kRowsPerWarpgroup, columns);
-    spec.k = spec_of(t.k, t.q.data, kv_elem(c), p.packed, c.tile_n, columns);
+    spec.k = spec_of(k, t.q.data, loaded_elem(c), p.packed, c.tile_n, columns);
     spec.o = spec_of(t.o, t.q.data, c.out, p.packed, kRowsPerWarpgroup, kSlabBytes / elem_bytes(c.out));
     if (!c.v_transposed) {
-        spec.v = spec_of(t.v, t.q.data, kv_elem(c), p.packed, c.tile_n, columns);
+        spec.v = spec_of(v, t.q.data, loaded_elem(c), p.packed, c.tile_n, columns);
         return spec;
     }
     spec.v = transposed_spec_of(t.v, t.q.data, c, kSlabBytes);
@@ -157,6 +169,16 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
         spec.k = every_second(spec.k, 0);
     }
     return spec;
+}
+
+std::int64_t scratch_bytes(const KernelConfig& c, const AttentionProblem& p) {
+    return c.family == Family::prefill_widened ? 2 * copy_bytes(c, p) : 0;
+}
+
+void LaunchSpec::place_scratch(void* memory) {
+    k.base = memory;
+    v.base = static_cast<char*>(memory) + scratch_bytes / 2;
+    place_copies(*widening, memory, static_cast<char*>(memory) + scratch_bytes / 2);
 }
 
 std::array<LaunchSpec::Map, 5> LaunchSpec::maps() const {

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "hopfill/attention.h"
 #include "plan/kernel_config.h"
 #include "plan/params.h"
+#include "plan/quantize.h"
 #include "plan/tensor_map.h"
 
 namespace hopfill::planner {
@@ -21,6 +23,12 @@ struct LaunchSpec {
     int grid = 0;                // blocks; 0 means that there is nothing to compute
     int threads = 0;
     int shared_bytes = 0;
+    // prefill_widened: what is launched before, and the memory for the copies that it makes, which k and v are maps of. The backend finds some,
+    // 256-byte aligned, and says where in place_scratch().
+    std::optional<QuantizeLaunch> widening;
+    std::int64_t scratch_bytes = 0;
+
+    void place_scratch(void* memory);
 
     struct Map {
         const char* tensor = nullptr;
@@ -48,10 +56,14 @@ int variants();
 
 // The kernel, grid and shared memory of a problem on an sm90 device. Errors: unsupported, naming what is allowed.
 Result<Plan> choose(const AttentionProblem& problem, const DeviceInfo& device);
+// The fastest of the kernels that need no scratch memory, for when there is none to be had.
+Result<Plan> choose_without_scratch(const AttentionProblem& problem, const DeviceInfo& device);
 // The same with the kernel given; an error when it does not fit the problem.
 Result<Plan> plan_variant(const AttentionProblem& problem, const DeviceInfo& device, int variant);
 
 int shared_bytes(const KernelConfig& config);
+// Of a problem's copies of k and v: 0 but for prefill_widened.
+std::int64_t scratch_bytes(const KernelConfig& config, const AttentionProblem& problem);
 int threads(const KernelConfig& config);
 
 // Lowers a plan onto tensors, which must be those of plan.problem (src/api checks that). Errors: a base that is null or not 16-byte aligned.

@@ -24,9 +24,10 @@ const char* text(Family f) {
         case Family::prefill_folded: return "prefill_folded";
         case Family::prefill_fp8: return "prefill_fp8";
         case Family::prefill_fp8_folded: return "prefill_fp8_folded";
-        case Family::prefill_mixed: break;
+        case Family::prefill_mixed: return "prefill_mixed";
+        case Family::prefill_widened: break;
     }
-    return "prefill_mixed";
+    return "prefill_widened";
 }
 
 }  // namespace

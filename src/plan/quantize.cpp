@@ -19,6 +19,8 @@ const char* text(QuantizeStage stage) {
             return "greatest";
         case QuantizeStage::round:
             return "round";
+        case QuantizeStage::widen:
+            return "widen";
     }
     return "?";
 }
@@ -78,7 +80,11 @@ std::string kernel_expression(const QuantizeConfig& c) {
                        text(c.elem), text(c.extra), c.transposed, c.wide);
 }
 
-std::vector<QuantizeConfig> quantize_kernels() { return {std::begin(kQuantizeKernels.config), std::end(kQuantizeKernels.config)}; }
+std::vector<QuantizeConfig> quantize_kernels() {
+    std::vector<QuantizeConfig> all(std::begin(kQuantizeKernels.config), std::end(kQuantizeKernels.config));
+    for (const Elem to : {Elem::bf16, Elem::f16}) all.push_back(widening_to(to));
+    return all;
+}
 
 Result<std::vector<QuantizeLaunch>> make_launches(const AttentionProblem& problem, const TensorView& cu_seqlens_k, const QuantizeWork& work) {
     const std::int64_t longest = std::int64_t{1} << 30;
@@ -158,6 +164,39 @@ Result<std::vector<QuantizeLaunch>> make_launches(const AttentionProblem& proble
     if (shared) add(QuantizeStage::greatest, blocks);
     add(QuantizeStage::round, blocks);
     return launches;
+}
+
+QuantizeLaunch make_widening(const AttentionProblem& problem, const TensorView& k, const TensorView& v, Elem to) {
+    QuantizeLaunch launch;
+    launch.config = widening_to(to);
+    launch.threads = kQuantizeThreads;
+    WidenParams& p = launch.widen;
+    p.tokens = static_cast<i32>(problem.tokens_kv);
+    p.seqlen = static_cast<i32>(problem.packed ? problem.tokens_kv : problem.max_seqlen_kv);
+    p.heads = static_cast<i32>(problem.kv_heads);
+    p.vectors = static_cast<i32>(problem.head_dim / widen_vector());
+    p.tile = widen_tile(p.heads * p.vectors);
+    p.tiles = ceil_div(p.tokens, p.tile);
+    launch.grid = 2 * p.tiles;
+    const DType dtype = to == Elem::f16 ? DType::f16 : DType::bf16;
+    const std::size_t seq = problem.packed ? 0 : 1;
+    for (const TensorView* from : {&k, &v}) {
+        TensorView copy = problem.packed ? contiguous(nullptr, dtype, {from->shape[0], from->shape[1], from->shape[2]})
+                                         : contiguous(nullptr, dtype, {from->shape[0], from->shape[1], from->shape[2], from->shape[3]});
+        copy.device = from->device;
+        p.tensor[from == &v] = {static_cast<const u8*>(from->data), nullptr, problem.packed ? 0 : from->strides[0], from->strides[seq],
+                                from->strides[seq + 1]};
+        launch.tensors.push_back({*from, false});
+        launch.tensors.push_back({copy, true});
+    }
+    return launch;
+}
+
+void place_copies(QuantizeLaunch& widening, void* k, void* v) {
+    widening.widen.tensor[0].out = static_cast<u16*>(k);
+    widening.widen.tensor[1].out = static_cast<u16*>(v);
+    widening.tensors[1].first.data = k;
+    widening.tensors[3].first.data = v;
 }
 
 }  // namespace hopfill::planner

@@ -5,12 +5,13 @@
 
 namespace hopfill {
 
-// Launches in this order; those that a problem does not need are left out.
+// Quantising launches the first four in this order; those that a problem does not need are left out.
 enum class QuantizeStage : u8 {
     sum,       // smoothed keys: each tile's sums by channel, into the place of its output
     prepare,   // their means; scales that several blocks share start at the least
     greatest,  // such scales rise to the greatest magnitude over 448
     round,     // numbers over their scale, rounded; scales by block of tokens are found on the way
+    widen,     // the way back, without scales: e4m3 K and V as 16-bit numbers, for prefill_widened
 };
 
 // What a kernel has besides one scale for all that it holds: registers are bytes in flight here.
@@ -22,7 +23,7 @@ enum class QuantizeExtra : u8 {
 
 struct QuantizeConfig {
     QuantizeStage stage = QuantizeStage::round;
-    Elem elem = Elem::bf16;  // of the input
+    Elem elem = Elem::bf16;  // of the input; widen: of the output
     QuantizeExtra extra = QuantizeExtra::none;
     bool transposed = false;  // round: the output is [heads, channels, tokens]
     bool wide = false;        // a tile of twice the size: a scale for 128 tokens of more than 128 channels
@@ -30,7 +31,7 @@ struct QuantizeConfig {
     constexpr bool operator==(const QuantizeConfig&) const = default;
 };
 
-// Every kernel. Keys alone are smoothed; values alone are transposed or have scales by channel.
+// Every kernel that quantises. Keys alone are smoothed; values alone are transposed or have scales by channel.
 struct QuantizeKernels {
     static constexpr i32 size = 2 * 14;
     QuantizeConfig config[size];
@@ -58,6 +59,9 @@ constexpr QuantizeKernels make_quantize_kernels() {
 }
 
 constexpr QuantizeKernels kQuantizeKernels = make_quantize_kernels();
+
+// And the one that does the opposite.
+constexpr QuantizeConfig widening_to(Elem e) { return {QuantizeStage::widen, e, QuantizeExtra::none, false, false}; }
 
 // What shares a scale: ScaleKind of include/hopfill/attention.h, without `none`.
 enum class QuantizeScale : u8 { tensor, head, sequence, block, channel };
@@ -88,6 +92,41 @@ struct QuantizeParams {
     i32 group;   // tokens of a scale by block, 2^group
 };
 
+// One of the two tensors that `widen` copies: e4m3, with strides in elements, and its copy, [tokens, heads, head_dim] without gaps.
+struct WidenTensor {
+    const u8* in;
+    u16* out;
+    i64 batch, seq, head;
+};
+
+struct WidenParams {
+    WidenTensor tensor[2];
+    i32 tokens;          // of all sequences
+    i32 seqlen;          // dense: of a sequence; packed: tokens
+    i32 heads, vectors;  // vectors of widen_vector() elements in a row of a head
+    i32 tile;            // tokens of a thread block
+    i32 tiles;           // of a tensor; the grid has the first one's, then the second's
+};
+
+template <bool Widens>
+struct QuantizeParamsFor {
+    using Type = QuantizeParams;
+};
+template <>
+struct QuantizeParamsFor<true> {
+    using Type = WidenParams;
+};
+
+// (Functions, as one more variable would change the keys of kernels that see it.)
+constexpr i32 widen_vector() { return 8; }  // elements of a thread: one 8-byte load, one 16-byte store, so that a warp's are whole lines
+constexpr i32 widen_slots() { return 4; }   // loads that a thread has in flight
+
+// Whole tokens, as many as a thread block takes at once, or one that it takes in several passes.
+constexpr i32 widen_tile(i32 vectors_of_token) {
+    const i32 tokens = kQuantizeThreads * widen_slots() / vectors_of_token;
+    return tokens > 1 ? tokens : 1;
+}
+
 // A tile of a ragged batch is found by bisection: tiles of sequence s start at cu_seqlens[s] / tile + s, which leaves each sequence enough of them.
 constexpr i64 quantize_tiles(i64 batch, i64 seqlen, i64 tokens, i64 tile, bool packed) {
     return packed ? tokens / tile + batch : batch * ((seqlen + tile - 1) / tile);
@@ -105,6 +144,7 @@ constexpr i32 kQuantizeScratch = (kQuantizeThreads / 32 + 1) * kQuantizeGroups *
 
 constexpr i32 quantize_shared_bytes(QuantizeConfig c, i32 head_dim) {
     const i32 turned = c.transposed ? quantize_row_offset(quantize_tile(head_dim, c.wide), head_dim) : 0;
+    if (c.stage == QuantizeStage::widen) return 0;
     if (c.stage == QuantizeStage::round) return kQuantizeScratch + turned;
     return kQuantizeThreads * (kQuantizeVector + 1) * 4;
 }

@@ -36,7 +36,7 @@ protected:
         // A head_dim class of 128 with narrow blocks: nobody ships that.
         config.family = Family::prefill;
         config.head_dim = 128;
-        config.tile_n = 48;
+        config.tile_n = 32;
         config.stages = 3;
     }
     ~FirstUse() override { fs::remove_all(folder); }

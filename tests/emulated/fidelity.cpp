@@ -61,6 +61,15 @@ Observation observe(const QuantizeWorkload& workload, const QuantizeCase& c, con
     return {fmt::format("{} d{} h{} kv={}", c.name, c.head_dim, c.heads, fmt::join(c.lens, ",")), key, workload.output()};
 }
 
+Observation observe(const WidenWorkload& workload, const WidenCase& c, const std::string& key) {
+    return {fmt::format("{} d{} h{} b{} s{}", c.name, c.head_dim, c.heads, c.batch, c.seq), key, workload.output()};
+}
+
+std::string key_of(const WidenCase& c, const InstructionKernels& kernels) {
+    const auto found = kernels.find(planner::kernel_name(widening_to(c.f16 ? Elem::f16 : Elem::bf16)));
+    return found == kernels.end() ? "" : found->second.key;
+}
+
 std::string key_of(QuantizeWorkload& workload, const InstructionKernels& kernels) {
     QuantizeWorkload::Memory& m = workload.poisoned();
     const auto launches = workload.launches(m.in.data(), m.cu.data(), m.out.data(), m.scale.data(), m.mean.data());

@@ -11,6 +11,7 @@
 #include "prefill_fp8/kernel.cuh"
 #include "prefill_mixed/kernel.cuh"
 #include "prefill_short/kernel.cuh"
+#include "prefill_widened/kernel.cuh"
 #include "quantize/kernel.cuh"
 #include "quantize_workload.h"
 
@@ -45,6 +46,8 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_mixed, Mask::full, false},
     {Family::prefill_fp8_folded, Mask::causal, true},
     {Family::prefill_fp8, Mask::full, true, 128},
+    {Family::prefill_widened, Mask::causal, true},
+    {Family::prefill_widened, Mask::full, false, 192},
 };
 constexpr int kPlanned = sizeof(kWanted) / sizeof(kWanted[0]);
 // And the quantiser of bf16 and of f16.
@@ -70,6 +73,8 @@ void kernel(const PrefillVtParams& p) {
         prefill_fp8_kernel<at(Row)>(p);
     else if constexpr (at(Row).family == Family::prefill_mixed)
         prefill_mixed_kernel<at(Row)>(p);
+    else if constexpr (at(Row).family == Family::prefill_widened)
+        prefill_widened_kernel<at(Row)>(p);
     else
         prefill_short_kernel<at(Row)>(p);
 }
@@ -87,6 +92,12 @@ emulator::Options options_of(int seed) {
     return options;
 }
 
+// Before kernels of e4m3 the launch has none.
+template <Elem E>
+void widening(const planner::QuantizeLaunch& launch) {
+    if constexpr (E != Elem::e4m3) quantize_kernel<widening_to(E)>(launch.widen);
+}
+
 template <int Row>
 void check(int first, int count) {
     static_assert(Row >= 0, "the tables have no such kernel");
@@ -100,7 +111,7 @@ void check(int first, int count) {
         testing::Workload work(c, 1);
         for (int seed = first; seed < first + count; ++seed) {
             const testing::Outcome outcome = work.run(options_of(seed), [](const planner::LaunchSpec& spec, const emulator::Options& o) {
-                return emulator::run_kernel(spec, kernel<Row>, o);
+                return emulator::run_kernel(spec, kernel<Row>, o, widening<at(Row).elem>);
             });
             if (outcome.kind != "clean") report(outcome);
         }
@@ -110,7 +121,7 @@ void check(int first, int count) {
 template <QuantizeConfig C, Elem E>
 emulator::QuantizeFunction quantizer_if() {
     if constexpr (C.elem == E)
-        return [](const QuantizeParams& p) { quantize_kernel<C>(p); };
+        return [](const planner::QuantizeLaunch& launch) { quantize_kernel<C>(launch.params); };
     else
         return nullptr;
 }
@@ -136,12 +147,29 @@ void check_quantizers(int first, int count) {
     }
 }
 
+template <Elem E>
+void check_widening(int first, int count) {
+    for (const testing::WidenCase& c : testing::widen_cases()) {
+        if (c.f16 != (E == Elem::f16)) continue;
+        testing::WidenWorkload work(c);
+        for (int seed = first; seed < first + count; ++seed) {
+            const testing::Outcome outcome = work.run(options_of(seed), [](const planner::QuantizeLaunch& launch, const emulator::Options& o) {
+                return emulator::run_kernel(launch, widening<E>, o);
+            });
+            if (outcome.kind != "clean") report(outcome);
+        }
+    }
+}
+
 template <int Config>
 void check_config(int first, int count) {
-    if constexpr (Config < kPlanned)
+    if constexpr (Config < kPlanned) {
         check<find(kWanted[Config])>(first, count);
-    else
-        check_quantizers<Config == kPlanned ? Elem::bf16 : Elem::f16>(first, count);
+    } else {
+        constexpr Elem kElem = Config == kPlanned ? Elem::bf16 : Elem::f16;
+        check_quantizers<kElem>(first, count);
+        check_widening<kElem>(first, count);
+    }
 }
 
 template <int... Config>

@@ -30,9 +30,9 @@ LIBRARIES = [
 ]
 
 # The programs of mutant_main.cpp (kWanted there, and the quantiser's two). Files of a family's folder are mutated in that family's programs first.
-CONFIGS = list(range(18))
+CONFIGS = list(range(20))
 OF_FAMILY = {"prefill": [0, 1], "prefill_short": [2, 3], "prefill_fp8": [*range(4, 10), 14, 15], "prefill_folded": [10, 11],
-             "prefill_mixed": [12, 13], "quantize": [16, 17]}
+             "prefill_mixed": [12, 13], "prefill_widened": [16, 17], "quantize": [18, 19]}
 
 # What a missing order between threads shows as, depending on which access comes first.
 ORDER = {"read-before-arrival", "overwrite-before-release", "uninitialised-read", "race", "phase-lapped", "barrier-over-arrival"}
@@ -98,9 +98,14 @@ RULES = [
     ("row edge", r"if \(row( \+ 8)? < q_len\)", [lambda m: f"if (row{m[1] or ''} <= q_len)"], WRONG | {"global-out-of-bounds"}),
     ("row edge", r"(row|first \+ i|share\.rows) < t\.tokens", [lambda m: f"{m[1]} <= t.tokens"],
      WRONG | {"global-out-of-bounds", "uninitialised-read"}),
+    ("row edge", r"if \(i >= all\) break;", [""], WRONG | {"global-out-of-bounds"}),
     ("keys of the next sequence", r"keys < C\.tile_n", ["keys < -C.tile_n"], WRONG),
     ("bytes of a row", r"shift % 4", ["shift % 2"], WRONG),
     ("bytes of a row", r"shift & [84]", ["false"], WRONG),
+    ("sums", r"shared\.write_ones\([^;]*\);", [""], ORDER),
+    ("sums", r"0x38383838", ["0x38383830"], WRONG),
+    ("sums", r"inside \^ slot \* vt_shared_keys\(C\)", ["inside"], WRONG | ORDER),
+    ("sums", r"finish_sums\(shared\.job\(done\), softmax, reference,", ["finish_sums(shared.job(done), softmax, softmax.reference,"], WRONG),
     ("counter not reset", r"sm90::store_global\(params\.work_counter[^;]*\);", [""], {"work-counter"}),
 ]
 
@@ -118,6 +123,10 @@ EQUIVALENT = [
      "slot j % 4 is written again by publish(j + 4), which the producer comes to after load_q(j + 3). That waits for every warp's release of the Q of"
      " job j + 1 or j + 2 (two or one Q slots), which each leader lane makes after job j's epilogue, whose named barriers follow all lanes' reads of"
      " slot j"),
+    ("prefill/mainloop.cuh", "// There may be more.\nsm90::sync_warp();", "warp barrier removed", "",
+     "all lanes have read the end marker before slot j % 4 is written again by publish(j + 4): two jobs follow that without another marker, and"
+     " the second one's load_q() waits for the release of the first one's Q; or each has a marker behind it, where the producer waits until all"
+     " warps have given the job's slot back, which they do behind a barrier of their lanes"),
     ("prefill_fp8/transpose.cuh", "}\nsm90::sync_warp();", "warp barrier removed", "",
      "as above: the Q of job j + 1 is released after the products with job j's V^T, which a transposing warp arrives for behind another barrier of"
      " its lanes, after their reads of slot j"),

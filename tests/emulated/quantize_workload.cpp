@@ -226,4 +226,85 @@ QuantizeCase random_quantize_case(std::uint64_t seed) {
     return c;
 }
 
+std::vector<WidenCase> widen_cases() {
+    // Several tokens a tile; more columns in a token than a thread block takes at once; fewer tokens than a tile has.
+    return {{"widen_bf16", false, false, 2, 131, 3, 80}, {"widen_f16_packed", true, true, 3, 77, 2, 128},
+            {"widen_bf16_packed", false, true, 1, 3, 70, 256}, {"widen_f16", true, false, 3, 5, 1, 16}};
+}
+
+// e4m3, with gaps between heads and tokens, which differ between k and v.
+TensorView WidenWorkload::view(void* data, bool of_v) const {
+    const std::int64_t head = c_.head_dim + (of_v ? 32 : 16), row = c_.heads * head + (of_v ? 0 : 48), batch = c_.seq * row + (of_v ? 16 : 0);
+    TensorView t = contiguous(data, DType::e4m3, {c_.batch, c_.seq, c_.heads, c_.head_dim});
+    t.strides = {batch, row, head, 1};
+    if (c_.packed) {
+        t = contiguous(data, DType::e4m3, {problem_.tokens_kv, c_.heads, c_.head_dim});
+        t.strides = {row, head, 1};
+    }
+    return t;
+}
+
+WidenWorkload::WidenWorkload(const WidenCase& c) : c_(c) {
+    AttentionProblem& p = problem_;
+    p.packed = c.packed;
+    p.batch = c.batch;
+    p.heads = p.kv_heads = c.heads;
+    p.head_dim = c.head_dim;
+    p.max_seqlen_kv = c.seq;
+    p.tokens_kv = c.batch * c.seq;
+    const auto elements = static_cast<std::size_t>(p.tokens_kv * c.heads * c.head_dim);
+    for (const bool of_v : {false, true}) {
+        std::vector<std::uint8_t>& in = of_v ? memory_.v : memory_.k;
+        std::vector<std::uint16_t>& expected = of_v ? expected_.v_out : expected_.k_out;
+        const TensorView t = view(nullptr, of_v);
+        const std::size_t seq = c.packed ? 0 : 1;
+        in.assign(static_cast<std::size_t>((c.packed ? p.tokens_kv * t.strides[0] : c.batch * t.strides[0])), 0x35);
+        for (std::size_t i = 0; i < elements; ++i) {
+            const auto n = static_cast<std::int64_t>(i), column = n % c.head_dim, head = n / c.head_dim % c.heads, token = n / c.head_dim / c.heads;
+            const std::int64_t at = (c.packed ? token * t.strides[0] : token / c.seq * t.strides[0] + token % c.seq * t.strides[seq]) +
+                                    head * t.strides[seq + 1] + column;
+            const auto byte = static_cast<std::uint8_t>(i * 37 + i / 256 + (of_v ? 101 : 0));
+            in[static_cast<std::size_t>(at)] = byte;
+            const float x = emulator::from_e4m3(byte);
+            expected.push_back(c.f16 ? emulator::to_f16(x) : emulator::to_bf16(x));
+        }
+    }
+    memory_.k_out.resize(elements);
+    memory_.v_out.resize(elements);
+}
+
+WidenWorkload::Memory& WidenWorkload::poisoned() {
+    std::fill(memory_.k_out.begin(), memory_.k_out.end(), std::uint16_t{0xeeee});
+    std::fill(memory_.v_out.begin(), memory_.v_out.end(), std::uint16_t{0xeeee});
+    return memory_;
+}
+
+planner::QuantizeLaunch WidenWorkload::launch(void* k, void* v, void* k_out, void* v_out) const {
+    planner::QuantizeLaunch made = planner::make_widening(problem_, view(k, false), view(v, true), c_.f16 ? Elem::f16 : Elem::bf16);
+    planner::place_copies(made, k_out, v_out);
+    return made;
+}
+
+std::vector<std::uint8_t> WidenWorkload::output() const {
+    std::vector<std::uint8_t> bytes;
+    for (const auto* v : {&memory_.k_out, &memory_.v_out}) {
+        const std::size_t before = bytes.size();
+        bytes.resize(before + v->size() * sizeof((*v)[0]));
+        std::memcpy(bytes.data() + before, v->data(), v->size() * sizeof((*v)[0]));
+    }
+    return bytes;
+}
+
+Outcome WidenWorkload::run(const emulator::Options& options, const QuantizeWorkload::Runner& runner) {
+    Memory& m = poisoned();
+    const emulator::Report report = runner(launch(m.k.data(), m.v.data(), m.k_out.data(), m.v_out.data()), options);
+    if (!report.faults.empty()) return {report.faults[0].kind, report.faults[0].text, report.steps};
+    for (const auto& [name, got, want] :
+         {std::tuple{"k", &m.k_out, &expected_.k_out}, std::tuple{"v", &m.v_out, &expected_.v_out}})
+        for (std::size_t i = 0; i < want->size(); ++i)
+            if ((*got)[i] != (*want)[i])
+                return {"wrong", fmt::format("{}[{}] is {:#06x}, and {:#06x} by the formats", name, i, (*got)[i], (*want)[i]), report.steps};
+    return {"clean", "", report.steps};
+}
+
 }  // namespace hopfill::testing

@@ -60,4 +60,34 @@ private:
     std::vector<float> expected_scale_, expected_mean_;
 };
 
+// The launch that makes 16-bit copies of e4m3 K and V, alone: every number there is, rows and heads with gaps.
+struct WidenCase {
+    std::string name;
+    bool f16 = false, packed = false;
+    int batch = 1, seq = 1, heads = 2, head_dim = 64;  // packed: batch * seq tokens
+};
+std::vector<WidenCase> widen_cases();
+
+class WidenWorkload {
+public:
+    explicit WidenWorkload(const WidenCase& c);
+    Outcome run(const emulator::Options& options, const QuantizeWorkload::Runner& runner);
+
+    // For other machines: host memory, outputs poisoned, and the launch on copies of it.
+    struct Memory {
+        std::vector<std::uint8_t> k, v;
+        std::vector<std::uint16_t> k_out, v_out;
+    };
+    Memory& poisoned();
+    planner::QuantizeLaunch launch(void* k, void* v, void* k_out, void* v_out) const;
+    std::vector<std::uint8_t> output() const;
+
+private:
+    TensorView view(void* data, bool of_v) const;
+
+    WidenCase c_;
+    AttentionProblem problem_;
+    Memory memory_, expected_;
+};
+
 }  // namespace hopfill::testing

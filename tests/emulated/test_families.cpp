@@ -52,13 +52,24 @@ INSTANTIATE_TEST_SUITE_P(ShortJobs, Kernels, ::testing::ValuesIn(short_jobs_case
 std::vector<Case> jumping_cases() {
     std::vector<Case> cases;
     for (const Case& c : family_cases())
-        if (!c.fp8_kv && static_cast<std::size_t>(c.variant) < planner::kernel_table().size()) {
+        if ((!c.fp8_kv || repeats_jobs(planner::kernel_at(c.variant))) && static_cast<std::size_t>(c.variant) < planner::kernel_table().size()) {
             cases.push_back(jumping_case(c.variant));
             if (!c.packed && c.head_dim > 64) cases.push_back(jumping_case(c.variant, true));
         }
     return cases;
 }
 INSTANTIATE_TEST_SUITE_P(Jumps, Kernels, ::testing::ValuesIn(jumping_cases()), [](const auto& info) { return info.param.name; });
+
+// Kernels whose long jobs differ from others.
+std::vector<Case> long_job_cases() {
+    std::vector<Case> cases;
+    for (const Case& c : family_cases()) {
+        const KernelConfig& k = planner::kernel_at(c.variant);
+        if (c.f16 && !c.packed && repeats_jobs(k) && k.consumers == 2) cases.push_back(long_job_case(c.variant));
+    }
+    return cases;
+}
+INSTANTIATE_TEST_SUITE_P(LongJobs, Kernels, ::testing::ValuesIn(long_job_cases()), [](const auto& info) { return info.param.name; });
 
 // What the problems above have to be: long, of several tiles a block, with ragged ends; and of every family, class of head dimensions and mask.
 TEST(Kernels, ProblemsReachEveryPhase) {

@@ -19,5 +19,18 @@ TEST_P(Quantizers, AreCleanAndRightUnderEverySchedule) {
 
 INSTANTIATE_TEST_SUITE_P(Table, Quantizers, ::testing::ValuesIn(quantize_cases()), [](const auto& info) { return info.param.name; });
 
+class Widening : public ::testing::TestWithParam<WidenCase> {};
+
+TEST_P(Widening, IsCleanAndExactUnderEverySchedule) {
+    WidenWorkload work(GetParam());
+    for (std::uint64_t seed = 0; seed < 8; ++seed) {
+        const Outcome outcome = work.run({.seed = seed, .max_steps = 5'000'000}, emulator::run_quantizer);
+        ASSERT_EQ(outcome.kind, "clean") << outcome.text;
+        ASSERT_GT(outcome.steps, 10u);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, Widening, ::testing::ValuesIn(widen_cases()), [](const auto& info) { return info.param.name; });
+
 }  // namespace
 }  // namespace hopfill::testing

@@ -43,6 +43,9 @@ std::vector<Case> family_cases();
 // they can.
 Case short_jobs_case(int variant);
 
+// A dense kernel's: jobs of 18 blocks of keys, of which 16 and more need no mask.
+Case long_job_case(int variant);
+
 // The kernel's family case with logits that jump.
 Case jumping_case(int variant, bool huge = false);
 

@@ -155,6 +155,22 @@ Result<std::vector<Observation>> run_quantizer(const QuantizeCase& c, const std:
     return std::vector{observe(workload, c, key)};
 }
 
+Result<std::vector<Observation>> run_widening(const WidenCase& c, const std::string& key) {
+    WidenWorkload workload(c);
+    WidenWorkload::Memory& m = workload.poisoned();
+    const std::size_t bytes = m.k_out.size() * sizeof(m.k_out[0]);
+    Mirror memory;
+    const auto k = memory.add(m.k.data(), m.k.size()), v = memory.add(m.v.data(), m.v.size());
+    const auto k_out = memory.add(m.k_out.data(), bytes), v_out = memory.add(m.v_out.data(), bytes);
+    for (const auto* p : {&k, &v, &k_out, &v_out})
+        if (!*p) return p->error();
+    if (auto r = cuda::launch(workload.launch(*k, *v, *k_out, *v_out), nullptr); !r) return r.error();
+    if (auto r = cuda::synchronize(nullptr); !r) return r.error();
+    if (auto r = cuda::download(m.k_out.data(), *k_out, bytes); !r) return r.error();
+    if (auto r = cuda::download(m.v_out.data(), *v_out, bytes); !r) return r.error();
+    return std::vector{observe(workload, c, key)};
+}
+
 struct Task {
     std::string name, key;
     bool instruction;
@@ -184,6 +200,11 @@ Result<std::vector<Task>> all_tasks(const InstructionKernels& kernels) {
         const std::string key = key_of(workload, kernels);
         if (key.empty()) return Error{Code::internal, c.name, "has kernels that are not in instructions.bin"};
         tasks.push_back({c.name, key, false, [c, key] { return run_quantizer(c, key); }});
+    }
+    for (const WidenCase& c : widen_cases()) {
+        const std::string key = key_of(c, kernels);
+        if (key.empty()) return Error{Code::internal, c.name, "has a kernel that is not in instructions.bin"};
+        tasks.push_back({c.name, key, false, [c, key] { return run_widening(c, key); }});
     }
     return tasks;
 }

@@ -84,6 +84,18 @@ def test_sixteen_bit_queries(fp8, rng):
     np.testing.assert_allclose(out.astype(np.float64), expected, rtol=3e-3, atol=3e-3)
 
 
+@pytest.mark.parametrize("head_dim", [128, 256])
+def test_sixteen_bit_queries_under_the_emulator(rng, head_dim):
+    q = rng.standard_normal((1, Q, H, head_dim), dtype=np.float32).astype(ml_dtypes.bfloat16)
+    k, v = (rng.standard_normal((1, K, G, head_dim), dtype=np.float32).astype(E4M3) for _ in range(2))
+    scale = draw(rng, "head", K, G)
+    plan = hopfill.plan(q, k, v, k_scale=scale, backend="emulated")
+    assert head_dim == 128 or plan.scratch_bytes == 2 * 2 * K * G * head_dim, "copies of k and v in 16 bits"
+    out = hopfill.attention(q, k, v, k_scale=scale, backend="emulated")
+    expected = reference(q.astype(np.float64), k.astype(np.float64) * spread(scale, "head", K, G), v)[0]
+    np.testing.assert_allclose(out.astype(np.float64), expected, rtol=2e-2, atol=5e-3)
+
+
 def test_transposed_values(fp8):
     q, k, v = fp8
     transposed = np.ascontiguousarray(v.transpose(0, 2, 3, 1))

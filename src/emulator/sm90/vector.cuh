@@ -13,6 +13,10 @@ HOPFILL_INLINE void load_global16(const void* p, u32 (&v)[4], Site at = Site::cu
     emulator::global_read(p, 16, at);
     std::memcpy(v, p, 16);
 }
+HOPFILL_INLINE void load_global8(const void* p, u32 (&v)[2], Site at = Site::current()) {
+    emulator::global_read(p, 8, at);
+    std::memcpy(v, p, 8);
+}
 HOPFILL_INLINE void store_global16(void* p, const u32 (&v)[4], Site at = Site::current()) {
     emulator::global_write(p, 16, at);
     std::memcpy(p, v, 16);

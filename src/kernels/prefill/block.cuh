@@ -9,7 +9,9 @@
 namespace hopfill {
 
 // Whose consumers need more registers than the producer can spare beside its bookkeeping of jobs that come again.
-constexpr bool wide_consumers(const KernelConfig& c) { return c.consumers == 2 && (c.head_dim > 192 || c.family != Family::prefill); }
+constexpr bool wide_consumers(const KernelConfig& c) {
+    return c.consumers == 2 && (c.head_dim > 192 || (c.family != Family::prefill && !repeats_jobs(c)));
+}
 
 // Registers after the hand-over. Of 384 threads, which launch with 168 each, and of 512, which launch with 128, the sums must stay within what was
 // launched (128 * (56 + 2 * 224) = 128 * (40 + 2 * 232) = 384 * 168, 128 * (32 + 3 * 160) = 512 * 128), or setmaxnreg would wait forever.
@@ -40,6 +42,7 @@ HOPFILL_INLINE void run_block(const Params& params, Help help, Consume consume) 
             producer.run();
         } else {
             sm90::let_next_launch_start();
+            if constexpr (sums_by_products(C)) shared.write_ones(warp - 1, 3);
             sm90::sync_block();
             help(shared, warp);
         }

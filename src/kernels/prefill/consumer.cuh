@@ -57,19 +57,25 @@ struct Consumer : Mainloop<C, Scales> {
             float o[kD / 2];
             u32 p[kN / 16][4];
             Softmax softmax;
-            i32 limit[2], n, unmasked;
+            i32 limit[2], n;
             zero(o);
             open_job(slot, limit, n);
             first_block(shared.job(slot), n, p, softmax, limit);
 #pragma unroll 1
             for (;;) {
-                unmasked = sm90::load_shared(&shared.job(slot)->unmasked);
+                i32 unmasked = sm90::load_shared(&shared.job(slot)->unmasked);
                 --n;
                 float rescale[2] = {1.0f, 1.0f};
 #pragma unroll 1
-                for (; n >= unmasked; --n) this->template step<true>(o, p, softmax, rescale, n, limit);
+                for (;;) {
 #pragma unroll 1
-                for (; n >= 0; --n) this->template step<false>(o, p, softmax, rescale, n, limit);
+                    for (; n >= unmasked; --n) this->template step<true>(o, p, softmax, rescale, n, limit);
+                    unmasked = Base::last_by_references(unmasked);
+#pragma unroll 1
+                    for (; n >= unmasked; --n) this->template step<false>(o, p, softmax, rescale, n, limit);
+                    if (n < 0) break;
+                    unmasked = 0;
+                }
                 // Every Q K^T of this job is complete.
                 release_q();
 
@@ -79,11 +85,13 @@ struct Consumer : Mainloop<C, Scales> {
                     break;
                 }
                 float inverse[2];
-                if (Base::kHalves && this->half_hidden(shared.job(following), sm90::load_shared(&shared.job(following)->blocks) - 1))
-                    change_job<kN / 2>(slot, following, o, p, softmax, rescale, inverse, limit, n);
-                else
-                    change_job<kN>(slot, following, o, p, softmax, rescale, inverse, limit, n);
-                finish_job(slot, o, inverse, unmasked > 0);
+                bool half = false;
+                if constexpr (Base::kHalves) {
+                    half = this->half_hidden(shared.job(following), sm90::load_shared(&shared.job(following)->blocks) - 1);
+                    if (half) change_job<kN / 2>(slot, following, o, p, softmax, rescale, inverse, limit, n);
+                }
+                if (!half) change_job<kN>(slot, following, o, p, softmax, rescale, inverse, limit, n);
+                finish_job(slot, o, inverse);
                 slot = following;
                 zero(o);
             }
@@ -95,7 +103,7 @@ struct Consumer : Mainloop<C, Scales> {
             sm90::wgmma_wait<0>();
             sm90::pin_registers(o);
             release(v);
-            finish_job(slot, o, inverse, unmasked > 0);
+            finish_job(slot, o, inverse);
             if constexpr (!Base::kByReferences) break;
         }
         if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();

@@ -218,14 +218,13 @@ private:
     HOPFILL_INLINE void start_draw() {
         if (!repeats_jobs(C) || !drawn) source.start_draw();
     }
-    // Once, beside the last job: what comes again draws no number.
+    // Once, beside the last job: what comes again draws no number. (The word is looked at again behind run()'s barrier.)
     HOPFILL_INLINE void finish_draws() {
         i32* const finished = &this->shared.job(1)->kept;
         const bool now = sm90::load_shared(finished) == 0;
         sm90::sync_warp();
         if (now) source.finish();
         if (now && leader) sm90::store_shared(finished, 1);
-        sm90::sync_warp();
     }
     HOPFILL_INLINE void take_next() {
         if constexpr (repeats_jobs(C)) {
@@ -286,10 +285,10 @@ private:
             to = this->shared.v(0, v.at());
 #pragma unroll
         for (i32 s = 0; s < ceil_div(C.tile_n, kSlabBytes); ++s)
-            sm90::tma_load(to + s * C.head_dim * kSlabBytes, &this->params.v, v.full_barrier(),
+            sm90::tma_load(to + s * vt_slab(C), &this->params.v, v.full_barrier(),
                            {first + s * kSlabBytes, 0, b.kv_head, C.packed ? 0 : b.at.c3, 0}, sm90::CacheHint::evict_last);
         if constexpr (C.packed)
-            sm90::tma_load(to + kGeometry.vt_block, &vt_params().v_edge, v.full_barrier(), {first + C.tile_n, 0, b.kv_head, 0, 0},
+            sm90::tma_load(to + vt_rows(C), &vt_params().v_edge, v.full_barrier(), {first + C.tile_n, 0, b.kv_head, 0, 0},
                            sm90::CacheHint::evict_last);
         v.advance();
     }

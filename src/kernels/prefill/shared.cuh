@@ -3,8 +3,10 @@
 
 #include "plan/geometry.h"
 #include "plan/params.h"
+#include "sm90/fence.cuh"
 #include "sm90/math.cuh"
 #include "sm90/mbarrier.cuh"
+#include "sm90/vector.cuh"
 #include "tile/pipeline.cuh"
 
 namespace hopfill {
@@ -122,6 +124,21 @@ struct Shared {
                 for (i32 w = 0; w < 4 * C.consumers; ++w) sm90::store_shared(&job(i)->failed[w], 0);
         }
         sm90::fence_mbarrier_init();
+    }
+
+    // One of `warps` warps, before the block's first barrier: the rows of ones behind each V^T. Nothing else ever writes there; equal bytes need no
+    // swizzle.
+    HOPFILL_INLINE void write_ones(u32 warp, u32 warps) const {
+        constexpr u32 kOnes = 0x38383838;  // e4m3
+        constexpr i32 kBytes = sum_columns(C) * kSlabBytes;
+        constexpr u32 kSlabs = vt_bytes(C, kGeometry) / vt_slab(C);
+#pragma unroll 1
+        for (u32 s = warp; s < kSlabs; s += warps) {
+            u8* const to = vt(0) + s * vt_slab(C) + vt_rows(C);
+#pragma unroll
+            for (i32 at = 0; at < kBytes; at += 32 * 16) sm90::store_shared16(to + at + sm90::lane_index() * 16, {kOnes, kOnes, kOnes, kOnes});
+        }
+        sm90::fence_async_shared();
     }
 
 private:

@@ -10,8 +10,12 @@ namespace hopfill {
 // Two rows a thread. `reference` is the row's running maximum times scale_log2, or where blocks came by step_by_references(), not far below it; sums
 // are this thread's share.
 struct Softmax {
-    // A block by stale references: this thread's 32 exponentials of a row add up to more than this only if one of them is above 1.
-    static constexpr float kOutgrown = 1024.0f;
+    // By stale references: when a thread's exponentials of a row (32 of them, or 16) add up to more than this, the row has outgrown its reference.
+    // BF16's P has the range of float; FP16's ends at 65,504, ten powers of two above.
+    template <Elem P>
+    static constexpr float outgrown() {
+        return P == Elem::f16 ? 64.0f : 1024.0f;
+    }
     float reference[2];
     float sum[2];
     float recent[2];  // of the block before, if that came by step_by_references()
@@ -69,15 +73,13 @@ struct Softmax {
     }
 
     // As step(), but without this block's maxima: their comparisons and their way across the quad would be a fifth of a step, on its critical path.
-    // Exponentials are taken by the references as they are; only where the sums tell that a row has outgrown its reference is that raised, by a power
-    // of two. BF16's P has the range of float, so for it that is the next block's business, decided before its logits are there; P in FP16 is
-    // lowered at once. Exponentials that overflow leave sums or outputs that are not finite: Consumer has that job done again.
-    // Every row must have a finite reference.
-    template <i32 N, bool ByRow, bool AtOnce>
+    // Exponentials are taken by the references as they are; where the sums tell that a row has outgrown its reference, that is raised, by a power of
+    // two, before the next block's logits are there. What exceeds P's range leaves sums or outputs that are not finite: Consumer has the job done
+    // again. Every row must have a finite reference.
+    template <i32 N, bool ByRow, Elem P>
     HOPFILL_INLINE bool step_by_references(float (&s)[N / 2], float scale_log2, float (&rescale)[2]) {
-        bool raised = false;
         rescale[0] = rescale[1] = 1.0f;
-        if constexpr (!AtOnce) raised = raise(rescale);
+        const bool raised = raise<P>(rescale);
         recent[0] = recent[1] = 0.0f;
         if constexpr (ByRow) {
 #pragma unroll
@@ -96,15 +98,6 @@ struct Softmax {
                 const i32 h = fragment_half(i);
                 s[i] = sm90::exp2_approx(sm90::fma_float(s[i], scale_log2, -reference[h]));
                 recent[h] += s[i];
-            }
-        }
-        if constexpr (AtOnce) {
-            raised = raise(rescale);
-            if (raised) {
-#pragma unroll
-                for (i32 i = 0; i < N / 2; ++i) s[i] *= rescale[fragment_half(i)];
-                recent[0] *= rescale[0];
-                recent[1] *= rescale[1];
             }
         }
         sum[0] += recent[0];
@@ -154,15 +147,16 @@ struct Softmax {
 
 private:
     // Raises the references of rows whose most recent sums have grown by far, if any of the warp has; the quad agrees.
+    template <Elem P>
     HOPFILL_INLINE bool raise(float (&rescale)[2]) {
-        if (!sm90::vote_any(recent[0] > kOutgrown || recent[1] > kOutgrown)) return false;
+        if (!sm90::vote_any(recent[0] > outgrown<P>() || recent[1] > outgrown<P>())) return false;
 #pragma unroll
         for (i32 h = 0; h < 2; ++h) {
             float top = sm90::max_float(recent[h], sm90::shuffle_xor(recent[h], 1u));
             top = sm90::max_float(top, sm90::shuffle_xor(top, 2u));
             // By its exponent; of one that has overflowed by less, which does no harm. References of a million and more are rounded: what was added
             // up so far must be multiplied by what they were raised by in truth.
-            const i32 by = top > kOutgrown ? clamp_high(static_cast<i32>(sm90::float_bits(top) >> 23) - 127, 126) : 0;
+            const i32 by = top > outgrown<P>() ? clamp_high(static_cast<i32>(sm90::float_bits(top) >> 23) - 127, 126) : 0;
             const float raised = reference[h] + static_cast<float>(by);
             rescale[h] = sm90::exp2_approx(reference[h] - raised);
             reference[h] = raised;

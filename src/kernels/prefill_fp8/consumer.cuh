@@ -13,6 +13,7 @@ struct Fp8Consumer : Fp8Mainloop<C> {
     using Base::number, Base::taken, Base::shared, Base::params, Base::warpgroup, Base::kN, Base::kD;
     using Base::wait_turn, Base::pass_turn, Base::multiply_qk, Base::zero, Base::job, Base::wait_job, Base::wait_q;
     using Base::finish_job, Base::finish_sums, Base::release_q;
+    static constexpr i32 columns() { return Base::with_sums(kD); }  // of P V
 
     RowSoftmax softmax;
     Scales scales;
@@ -20,12 +21,17 @@ struct Fp8Consumer : Fp8Mainloop<C> {
 
     HOPFILL_INLINE Fp8Consumer(const PrefillFp8Params& p, Shared<C> s, u32 w) : Base(p, s, w) {}
 
+    // Keys that this thread's first row sees: found before the products are issued, or beside them. Where the one spills at hd128 with a causal mask,
+    // the other does not.
+    static constexpr bool limit_first() { return sums_by_products(C) && (is_folded(C.family) || C.packed != (C.out == Elem::e4m3)); }
+    HOPFILL_INLINE i32 limit() const { return limit_first() ? this->visible(job()) : 0; }
+
     // Q K^T of block n beside P V of the block before.
     template <bool Masked>
-    HOPFILL_INLINE void step(float (&o)[kD / 2], u32 (&p)[kN / 32][4], i32 n) {
-        float s[kN / 2], t[kD / 2];
+    HOPFILL_INLINE void step(float (&o)[kD / 2], u32 (&p)[kN / 32][4], i32 n, i32 limit = 0) {
+        float s[kN / 2], t[columns() / 2];
         issue(s, t, p);
-        advance<Masked>(o, p, s, t, n);
+        advance<Masked>(o, p, s, t, n, limit);
     }
 
     HOPFILL_INLINE void run() {
@@ -43,31 +49,43 @@ struct Fp8Consumer : Fp8Mainloop<C> {
             for (;;) {
                 --n;
 #pragma unroll 1
-                for (; n >= sm90::load_shared(&job()->unmasked); --n) step<true>(o, p, n);
+                for (; n >= sm90::load_shared(&job()->unmasked); --n) step<true>(o, p, n, limit());
 #pragma unroll 1
                 for (; n >= 0; --n) step<false>(o, p, n);
                 release_q();
                 const u32 done = (number - 1) % kJobSlots;
-                const float unit = scales.output(params, shared.job(done));
+                const float unit = sums_by_products(C) ? 0.0f : scales.output(params, shared.job(done));
 
                 if (!wait_job()) {
-                    float t[kD / 2], inverse[2];
+                    float t[columns() / 2], inverse[2];
                     this->wait_v(taken - 1);
                     sm90::wgmma_fence();
-                    this->template multiply_pv<kD>(t, p, taken - 1, 0);
-                    finish_sums(shared.job(done), softmax, unit, inverse);
+                    this->template multiply_pv<columns()>(t, p, taken - 1, 0);
+                    if constexpr (!sums_by_products(C)) finish_sums(shared.job(done), softmax, softmax.reference, unit, inverse);
                     collect(o, t, taken - 1);
+                    if constexpr (sums_by_products(C))
+                        finish_sums(shared.job(done), softmax, softmax.reference, scales.output(params, shared.job(done)), inverse);
                     finish_job(done, o, inverse);
                     break;
                 }
-                float s[kN / 2], t[kD / 2], inverse[2];
+                float s[kN / 2], t[columns() / 2], inverse[2];
                 n = sm90::load_shared(&job()->blocks) - 1;
                 scales.open(params, job(), warpgroup);
                 wait_q();
-                finish_sums(shared.job(done), softmax, unit, inverse);
+                // Sums by products come with the job's last P V, behind the next job's first maxima.
+                if constexpr (!sums_by_products(C)) finish_sums(shared.job(done), softmax, softmax.reference, unit, inverse);
+                const i32 limit = this->limit();
                 issue(s, t, p);
-                softmax.reset();
-                advance<true>(o, p, s, t, n);
+                const float reference[2] = {softmax.reference[0], softmax.reference[1]};
+                if constexpr (sums_by_products(C))
+                    softmax.reset_references();
+                else
+                    softmax.reset();
+                advance<true>(o, p, s, t, n, limit);
+                if constexpr (sums_by_products(C)) {
+                    finish_sums(shared.job(done), softmax, reference, scales.output(params, shared.job(done)), inverse);
+                    softmax.reset_sums();
+                }
                 finish_job(done, o, inverse);
                 zero(o);
             }
@@ -81,35 +99,37 @@ struct Fp8Consumer : Fp8Mainloop<C> {
 
 protected:
     // s = Q K^T of the next block, t = P V of the one before: issued.
-    HOPFILL_INLINE void issue(float (&s)[kN / 2], float (&t)[kD / 2], const u32 (&p)[kN / 32][4]) {
+    HOPFILL_INLINE void issue(float (&s)[kN / 2], float (&t)[columns() / 2], const u32 (&p)[kN / 32][4]) {
         this->wait_k();
         wait_turn();
         sm90::wgmma_fence();
         multiply_qk(s);
         this->wait_v(taken - 1);
         sm90::wgmma_fence();
-        this->template multiply_pv<kD>(t, p, taken - 1, 0);
+        this->template multiply_pv<columns()>(t, p, taken - 1, 0);
         pass_turn();
     }
 
-    // Waits for P V of block `at` and adds it to the output.
-    HOPFILL_INLINE void collect(float (&o)[kD / 2], float (&t)[kD / 2], u32 at) {
+    // Waits for P V of block `at` and adds it to the output. (Folded, with V released first, spills at hd128.)
+    HOPFILL_INLINE void collect(float (&o)[kD / 2], float (&t)[columns() / 2], u32 at) {
         sm90::wgmma_wait<0>();
         sm90::pin_registers(t);
-        this->release_v(at);
-        this->template promote<kD>(o, t, 0, rescale);
+        if constexpr (!is_folded(C.family)) this->release_v(at);
+        this->template promote<columns()>(o, softmax, t, 0, rescale);
+        if constexpr (is_folded(C.family)) this->release_v(at);
     }
 
     // From the logits of block n to its P, with P V of the block before added to the output on the way.
     template <bool Masked>
-    HOPFILL_INLINE void advance(float (&o)[kD / 2], u32 (&p)[kN / 32][4], float (&s)[kN / 2], float (&t)[kD / 2], i32 n) {
+    HOPFILL_INLINE void advance(float (&o)[kD / 2], u32 (&p)[kN / 32][4], float (&s)[kN / 2], float (&t)[columns() / 2], i32 n, i32 limit) {
         sm90::wgmma_wait<1>();
         sm90::pin_registers(s);
         this->release_k();
         BlockScales<C> block;
         if constexpr (C.scale_block != 0) block.get(shared.scales((taken - 2) % Base::kGeometry.vt_stages));
         float next[2];
-        const typename Base::Weights weights = this->template raise<Masked>(s, softmax, scales, block, n, Masked ? this->visible(job()) : 0, next);
+        if constexpr (Masked && !limit_first()) limit = this->visible(job());
+        const typename Base::Weights weights = this->template raise<Masked>(s, softmax, scales, block, n, limit, next);
         collect(o, t, taken - 2);
         this->make_p(s, softmax, weights, p);
         rescale[0] = next[0];

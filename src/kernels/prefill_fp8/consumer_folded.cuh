@@ -10,7 +10,7 @@ template <KernelConfig C>
 struct Fp8FoldedConsumer : Fp8Consumer<C> {
     using Base = Fp8Consumer<C>;
     using Base::number, Base::taken, Base::shared, Base::params, Base::warpgroup, Base::softmax, Base::scales, Base::kN, Base::kD;
-    using Base::release_q, Base::wait_job;
+    using Base::release_q, Base::wait_job, Base::columns;
 
     HOPFILL_INLINE Fp8FoldedConsumer(const PrefillFp8Params& p, Shared<C> s, u32 w) : Base(p, s, w) {}
 
@@ -24,8 +24,12 @@ struct Fp8FoldedConsumer : Fp8Consumer<C> {
         this->release_v(taken - 1);
     }
 
+    // The job whose every Q K^T is complete.
+    HOPFILL_INLINE const Job* finished() const { return shared.job((number - 1) % kJobSlots); }
+
     // One job: its outputs, and what they are to be multiplied with.
-    HOPFILL_INLINE void attend(const Job* job, float (&o)[kD / 2], float (&inverse)[2]) {
+    HOPFILL_INLINE void attend(float (&o)[kD / 2], float (&inverse)[2]) {
+        const Job* const job = this->job();
         const i32 q_len = sm90::load_shared(&job->q_len), kv_len = sm90::load_shared(&job->kv_len);
         const i32 row0 = folded_row(sm90::load_shared(&job->row0), q_len, warpgroup);
         const KvRange range = kv_range(C, row0, kRowsPerWarpgroup, q_len, kv_len);
@@ -42,31 +46,31 @@ struct Fp8FoldedConsumer : Fp8Consumer<C> {
 #pragma unroll 1
         for (; n >= mine; --n) skip_block();
         if (n < 0) {
-            this->finish_sums(job, softmax, 0.0f, inverse);
+            this->finish_sums(finished(), softmax, softmax.reference, 0.0f, inverse);
             return;
         }
         u32 p[kN / 32][4];
+        const i32 limit = this->visible(job);
         this->first_block(n, p);
 #pragma unroll 1
-        for (--n; n >= range.unmasked; --n) this->template step<true>(o, p, n);
+        for (--n; n >= range.unmasked; --n) this->template step<true>(o, p, n, limit);
 #pragma unroll 1
         for (; n >= 0; --n) this->template step<false>(o, p, n);
         release_q();
-        float t[kD / 2];
+        float t[columns() / 2];
         this->wait_v(taken - 1);
         sm90::wgmma_fence();
-        this->template multiply_pv<kD>(t, p, taken - 1, 0);
-        this->finish_sums(job, softmax, scales.output(params, job), inverse);
+        this->template multiply_pv<columns()>(t, p, taken - 1, 0);
         this->collect(o, t, taken - 1);
+        this->finish_sums(finished(), softmax, softmax.reference, scales.output(params, finished()), inverse);
     }
 
     HOPFILL_INLINE void run() {
 #pragma unroll 1
         while (wait_job()) {
-            const u32 slot = number % kJobSlots;
             float o[kD / 2], inverse[2];
-            attend(shared.job(slot), o, inverse);
-            this->finish_job(slot, o, inverse);
+            attend(o, inverse);
+            this->finish_job((number - 1) % kJobSlots, o, inverse);
         }
         if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();
     }

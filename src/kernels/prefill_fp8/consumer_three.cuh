@@ -25,15 +25,18 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
     HOPFILL_INLINE void add_pv(float (&o)[kD / 2], const u32 (&p)[kN / 32][4], u32 at) {
         this->wait_v(at);
 #pragma unroll
-        for (i32 first = 0; first < kD; first += kPart) {
-            float t[kPart / 2];
-            sm90::wgmma_fence();
-            this->template multiply_pv<kPart>(t, p, at, first);
-            sm90::wgmma_wait<0>();
-            sm90::pin_registers(t);
-            this->template promote<kPart>(o, t, first, rescale);
-        }
+        for (i32 first = 0; first < kD - kPart; first += kPart) add_part<kPart>(o, p, at, first);
+        add_part<Base::with_sums(kPart)>(o, p, at, kD - kPart);
         this->release_v(at);
+    }
+    template <i32 Columns>
+    HOPFILL_INLINE void add_part(float (&o)[kD / 2], const u32 (&p)[kN / 32][4], u32 at, i32 first) {
+        float t[Columns / 2];
+        sm90::wgmma_fence();
+        this->template multiply_pv<Columns>(t, p, at, first);
+        sm90::wgmma_wait<0>();
+        sm90::pin_registers(t);
+        this->template promote<Columns>(o, softmax, t, first, rescale);
     }
 
     // From Q K^T of block n to its P.
@@ -71,12 +74,16 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
             make_block<true>(p, n--, limit);
 #pragma unroll 1
             for (; n >= unmasked; --n) step<true>(o, p, n, limit);
+            // One copy of what follows the last block, too: of two, the second spilled.
 #pragma unroll 1
-            for (; n >= 0; --n) step<false>(o, p, n, limit);
-            release_q();
-            add_pv(o, p, taken - 1);
+            for (;; --n) {
+                if (n < 0) release_q();
+                add_pv(o, p, taken - 1);
+                if (n < 0) break;
+                make_block<false>(p, n, limit);
+            }
             float inverse[2];
-            finish_sums(job, softmax, scales.output(params, job), inverse);
+            finish_sums(job, softmax, softmax.reference, scales.output(params, job), inverse);
             finish_job((number - 1) % kJobSlots, o, inverse);
         }
         if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();

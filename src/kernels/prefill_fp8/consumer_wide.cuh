@@ -49,7 +49,7 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
                 sm90::wgmma_wait<0>();
             }
             sm90::pin_registers(t[i % 2]);
-            this->template promote<kPart>(o, t[i % 2], i * kPart, rescale);
+            this->template promote<kPart>(o, softmax, t[i % 2], i * kPart, rescale);
         }
         if constexpr (C.scale_block != 0) block.get(shared.scales((taken - 1) % Base::kGeometry.vt_stages));
         this->release_v(taken - 1);
@@ -75,7 +75,7 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
 #pragma unroll 1
             for (; n >= 0; --n) step<false>(o, softmax, scales, block, limit, n);
             float inverse[2];
-            finish_sums(job, softmax, scales.output(params, job), inverse);
+            finish_sums(job, softmax, softmax.reference, scales.output(params, job), inverse);
             finish_job((number - 1) % kJobSlots, o, inverse);
         }
         if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();

@@ -20,6 +20,8 @@ struct Fp8Mainloop {
     static constexpr i32 kD = C.head_dim;
     static constexpr i32 kFactors = scale_factors(C);
     static constexpr bool kPInShared = p_bytes(C) > 0;
+    // Columns of P V: the output's, or of its last part, and the rows' sums.
+    static constexpr i32 with_sums(i32 columns) { return columns + sum_columns(C); }
     using RowSoftmax = Fp8Softmax<kN, kFactors, v_direct(C)>;
     using Scales = JobScales<C>;
 
@@ -61,15 +63,21 @@ struct Fp8Mainloop {
         sm90::wgmma_commit();
     }
 
-    // t = P V of block `at`, columns [first, first + Columns) of the output: issued, not awaited. Never added to what came before:
-    // the tensor core keeps 13 fraction bits of an e4m3 sum, which is enough for one block.
+    // t = P V of block `at`, columns [first, first + Columns) of the output and of the sums behind it: issued, not awaited. Never added to what came
+    // before: the tensor core keeps 13 fraction bits of an e4m3 sum, which is enough for one block.
     template <i32 Columns>
     HOPFILL_INLINE void multiply_pv(float (&t)[Columns / 2], const u32 (&p)[kN / 32][4], u32 at, i32 first) {
         const u64 b = k_major_descriptor(shared.vt(0)) + slot_offset<kGeometry.vt_stages, kGeometry.vt_block>(at % kGeometry.vt_stages) +
                       descriptor_offset(first * kSlabBytes);
+        u64 last = 0;  // of the slab that blocks share
+        if constexpr (vt_shared_keys(C) > 0)
+            last = k_major_descriptor(shared.vt(kGeometry.vt_stages)) +
+                   slot_offset<kGeometry.vt_stages, vt_shared_keys(C)>(at % kGeometry.vt_stages) +
+                   descriptor_offset(first * kSlabBytes);
 #pragma unroll
         for (i32 n = 0; n < kN / 32; ++n) {
-            const u64 keys = b + descriptor_offset(n / 4 * kD * kSlabBytes + n % 4 * 32);
+            const bool shares = 32 * n >= kN - vt_shared_keys(C);
+            const u64 keys = (shares ? last : b + descriptor_offset(n / 4 * vt_slab(C))) + descriptor_offset(n % 4 * 32);
             if constexpr (kPInShared) {
                 const u64 rows = k_major_descriptor(shared.p(warpgroup)) + descriptor_offset(n / 4 * kRowsPerWarpgroup * kSlabBytes + n % 4 * 32);
                 sm90::wgmma_ss<Columns, C.elem>(t, rows, keys, n != 0);
@@ -80,11 +88,19 @@ struct Fp8Mainloop {
         sm90::wgmma_commit();
     }
 
-    // o = o * rescale + t: the rescaling that an online softmax needs anyway, and the promotion, in one instruction an element.
+    // o = o * rescale + t: the rescaling that an online softmax needs anyway, and the promotion, in one instruction an element. The columns behind
+    // the output's are the rows' sums, each of them: every lane has its rows'.
     template <i32 Columns>
-    HOPFILL_INLINE static void promote(float (&o)[kD / 2], const float (&t)[Columns / 2], i32 first, const float (&rescale)[2]) {
+    HOPFILL_INLINE static void promote(float (&o)[kD / 2], RowSoftmax& softmax, const float (&t)[Columns / 2], i32 first, const float (&rescale)[2]) {
 #pragma unroll
-        for (i32 i = 0; i < Columns / 2; ++i) o[first / 2 + i] = sm90::fma_float(o[first / 2 + i], rescale[fragment_half(i)], t[i]);
+        for (i32 i = 0; i < Columns / 2 && first / 2 + i < kD / 2; ++i)
+            o[first / 2 + i] = sm90::fma_float(o[first / 2 + i], rescale[fragment_half(i)], t[i]);
+        if constexpr (sums_by_products(C)) {
+            if (first + Columns > kD) {
+#pragma unroll
+                for (i32 h = 0; h < 2; ++h) softmax.sum[h] = sm90::fma_float(softmax.sum[h], rescale[h], t[Columns / 2 - 4 + 2 * h]);
+            }
+        }
     }
 
     HOPFILL_INLINE void wait_k() const { sm90::mbarrier_wait(shared.k_full(0) + taken % C.stages, taken / C.stages % 2); }
@@ -140,7 +156,7 @@ struct Fp8Mainloop {
         }
         Weights w;
         const float unit = scales.enter(block, w.logit, w.weight);
-        softmax.raise(s, w.logit, w.used, rescale);
+        softmax.template raise<sums_by_products(C)>(s, w.logit, w.used, rescale);
         if constexpr (C.scale_block != 0) {
             rescale[0] *= unit;
             rescale[1] *= unit;
@@ -150,7 +166,7 @@ struct Fp8Mainloop {
 
     // The logits' exponentials, as fragments of P.
     HOPFILL_INLINE void make_p(float (&s)[kN / 2], RowSoftmax& softmax, const Weights& w, u32 (&p)[kN / 32][4]) {
-        softmax.exponentials(s, w.logit, w.used);
+        softmax.template exponentials<sums_by_products(C)>(s, w.logit, w.used);
         if constexpr (kFactors > 1) {
 #pragma unroll
             for (i32 i = 0; i < kN / 2; ++i) s[i] *= w.weight[RowSoftmax::factor_of(i)];
@@ -199,10 +215,11 @@ struct Fp8Mainloop {
         ++number;
     }
 
-    // The sums of a job whose last softmax step is done: writes the LSE, returns what its outputs are to be multiplied with.
-    HOPFILL_INLINE void finish_sums(const Job* job, RowSoftmax& softmax, float unit, float (&inverse)[2]) const {
+    // The sums of a job whose last softmax step is done (and its last P V, where that makes them): writes the LSE, returns what its outputs are to be
+    // multiplied with.
+    HOPFILL_INLINE void finish_sums(const Job* job, RowSoftmax& softmax, const float (&reference)[2], float unit, float (&inverse)[2]) const {
         float lse[2];
-        softmax.finish(inverse, lse);
+        softmax.template finish<sums_by_products(C)>(reference, inverse, lse);
         inverse[0] *= unit;
         inverse[1] *= unit;
         store_lse<C>(params, job, warpgroup, lse);

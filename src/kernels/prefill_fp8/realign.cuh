@@ -23,7 +23,7 @@ HOPFILL_INLINE void realign(const u8* from, u8* to, u32 warp, u32 warps, u32 shi
         const u32 at = swizzled_chunk(row, chunk);
         u32 low[4], high[4];
         sm90::load_shared16(from + at, low);
-        sm90::load_shared16(from + (chunk < 7 ? swizzled_chunk(row, chunk + 1) : geometry(C).vt_block + row * edge_keys()), high);
+        sm90::load_shared16(from + (chunk < 7 ? swizzled_chunk(row, chunk + 1) : vt_rows(C) + row * edge_keys()), high);
         u32 w[8] = {low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]};
         if (shift & 8) {
 #pragma unroll

@@ -13,11 +13,16 @@ HOPFILL_INLINE float inverse_of(float v) {
     return near * sm90::fma_float(-v, near, 2.0f);
 }
 
-// Two rows a thread; Paired as in tile/fragment.cuh. `reference` is the row's running maximum of scaled logits, less kOffset; sums are this thread's
-// share.
+// Two rows a thread; Paired as in tile/fragment.cuh. `reference` is the row's running maximum of scaled logits, less kOffset. Sums are this thread's
+// share of P before it is rounded; or OfProducts: the row's, of the rounded P, made by its products (Fp8Mainloop::promote) and, like the output, a
+// step behind. Then the reference is the block's own maximum, even where an earlier block had a greater: each block's P has e4m3's whole range, and
+// its greatest, whose rounding would count most, is 2^8 exactly.
 template <i32 N, i32 Factors, bool Paired>
 struct Fp8Softmax {
     static constexpr float kOffset = 8.0f;
+    // References fall by at most 2^16 a block, and not while a sum, which may be two falls behind, exceeds 2^60: so no sum reaches 2^93, and no output,
+    // of values up to 448, 2^102. What is left out then is below 2^-60 of the whole.
+    static constexpr float kFall = 16.0f, kMostSum = 0x1p60f;
     float reference[2];
     float sum[2];
 
@@ -25,13 +30,17 @@ struct Fp8Softmax {
     static constexpr i32 factor_of(i32 i) { return fragment_key<N, Paired>(i) / (N / Factors); }
 
     HOPFILL_INLINE void reset() {
-        reference[0] = reference[1] = -sm90::infinity();
-        sum[0] = sum[1] = 0.0f;
+        reset_references();
+        reset_sums();
     }
+    HOPFILL_INLINE void reset_references() { reference[0] = reference[1] = -sm90::infinity(); }
+    HOPFILL_INLINE void reset_sums() { sum[0] = sum[1] = 0.0f; }
 
-    // Raises the references to this block's maxima where they are higher; returns what exponentials() is to use, and in `rescale` what earlier sums
-    // (done here) and outputs (the caller's) are to be multiplied with.
+    // Raises the references to this block's maxima where they are higher, and lowers those of sums of products where they are lower; returns what
+    // exponentials() is to use, and in `rescale` what earlier sums (done here, but for those of products) and outputs (the caller's) are to be
+    // multiplied with.
     // A row of which every logit is -inf keeps -inf as its reference and gets 0 everywhere, never -inf - -inf.
+    template <bool OfProducts>
     HOPFILL_INLINE void raise(const float (&s)[N / 2], const float (&scale)[Factors], float (&used)[2], float (&rescale)[2]) {
         float top[2];
 #pragma unroll
@@ -52,33 +61,40 @@ struct Fp8Softmax {
         }
 #pragma unroll
         for (i32 h = 0; h < 2; ++h) {
-            const float raised = sm90::max_float(reference[h], top[h]);
+            float least = reference[h];
+            if constexpr (OfProducts) least = sum[h] > kMostSum ? least : least - kFall;
+            const float raised = sm90::max_float(least, top[h]);
             used[h] = raised == -sm90::infinity() ? 0.0f : raised;
             rescale[h] = sm90::exp2_approx(reference[h] - used[h]);
             reference[h] = raised;
-            sum[h] *= rescale[h];
+            if constexpr (!OfProducts) sum[h] *= rescale[h];
         }
     }
 
     // Replaces raw logits s by 2^8 P = exp2(scale * s - reference).
+    template <bool OfProducts>
     HOPFILL_INLINE void exponentials(float (&s)[N / 2], const float (&scale)[Factors], const float (&used)[2]) {
 #pragma unroll
         for (i32 i = 0; i < N / 2; ++i) {
             const i32 h = fragment_half(i);
             s[i] = sm90::exp2_approx(sm90::fma_float(s[i], scale[factor_of(i)], -used[h]));
-            sum[h] += s[i];
+            if constexpr (!OfProducts) sum[h] += s[i];
         }
     }
 
-    // Completes the sums over the quad; inverse[h] is 0 for a row without keys. Returns the natural log-sum-exp in lse.
-    HOPFILL_INLINE void finish(float (&inverse)[2], float (&lse)[2]) {
+    // Completes the sums, which are to the references `of`, over the quad; inverse[h] is 0 for a row without keys. Returns the natural log-sum-exp in
+    // lse.
+    template <bool OfProducts>
+    HOPFILL_INLINE void finish(const float (&of)[2], float (&inverse)[2], float (&lse)[2]) {
 #pragma unroll
         for (i32 h = 0; h < 2; ++h) {
-            sum[h] += sm90::shuffle_xor(sum[h], 1u);
-            sum[h] += sm90::shuffle_xor(sum[h], 2u);
+            if constexpr (!OfProducts) {
+                sum[h] += sm90::shuffle_xor(sum[h], 1u);
+                sum[h] += sm90::shuffle_xor(sum[h], 2u);
+            }
             inverse[h] = sum[h] == 0.0f ? 0.0f : 1.0f / sum[h];
             constexpr float kLn2 = 0.693147180559945f;
-            lse[h] = sum[h] == 0.0f ? -sm90::infinity() : (reference[h] + sm90::log2_approx(sum[h])) * kLn2;
+            lse[h] = sum[h] == 0.0f ? -sm90::infinity() : (of[h] + sm90::log2_approx(sum[h])) * kLn2;
         }
     }
 

@@ -40,7 +40,8 @@ struct Transposer {
     // odd ones from the upper (and the other way round), so that the eight rows of a matrix lie in eight different groups of banks.
     //
     // What is read next is asked for as soon as its registers are free: the latency of shared memory, not its throughput, would be the time of this.
-    HOPFILL_INLINE void transpose(const u8* from, u8* to) const {
+    HOPFILL_INLINE void transpose(const u8* from, u32 slot) const {
+        u8* const to = shared.vt(slot);
         const u32 lane = sm90::lane_index();
         const u32 row = lane % 8, matrix = lane / 8;
         const u32 pick[2] = {lane < 16 ? 0x6420u : 0x7531u, lane < 16 ? 0x7531u : 0x6420u};
@@ -56,7 +57,10 @@ struct Transposer {
             for (i32 k = 0; k < kKeyUnits; ++k) {
                 const u32 (&w)[4] = m[k % kAtOnce];
                 // 32 keys are two chunks of V^T.
-                sm90::store_matrix_x4(to + k / 4 * (C.head_dim * kSlabBytes) + (write ^ static_cast<u32>(k % 4 << 5)),
+                const bool shares = 32 * k >= C.tile_n - vt_shared_keys(C);
+                const u32 inside = write ^ static_cast<u32>(k % 4 << 5);
+                u8* const at_keys = shares ? shared.vt(kGeometry.vt_stages) + (inside ^ slot * vt_shared_keys(C)) : to + k / 4 * vt_slab(C) + inside;
+                sm90::store_matrix_x4(at_keys,  //
                                       sm90::permute_bytes(w[0], w[1], pick[0]), sm90::permute_bytes(w[0], w[1], pick[1]),
                                       sm90::permute_bytes(w[2], w[3], pick[0]), sm90::permute_bytes(w[2], w[3], pick[1]));
                 const i32 ahead = k + kAtOnce;
@@ -118,7 +122,7 @@ struct Transposer {
             if constexpr (realigns())
                 realign<C>(shared.v(0, from), shared.vt(to), static_cast<u32>(warp), kWarps, task.shift, task.keys - n * C.tile_n);
             else
-                transpose(shared.v(0, from), shared.vt(to));
+                transpose(shared.v(0, from), to);
             if (scaling) scales.put(shared.scales(to));
             sm90::fence_async_shared();
             sm90::sync_warp();

@@ -10,6 +10,7 @@ struct MixedScales {
     static_assert(C.scale_block == 0);
     float factor;
 
+    HOPFILL_INLINE static constexpr bool columns_first() { return false; }
     // A kernel of this family is launched with the longer parameters.
     HOPFILL_INLINE static const PrefillFp8Params& all(const PrefillParams& p) { return static_cast<const PrefillFp8Params&>(p); }
 

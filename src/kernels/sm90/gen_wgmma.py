@@ -2,7 +2,7 @@
 """Writes wgmma_shapes.cuh: the operand lists of wgmma.mma_async for each N in use, which inline asm cannot loop over."""
 import pathlib
 
-WIDTHS = [16, 32, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 256]
+WIDTHS = [16, 32, 64, 72, 80, 96, 112, 128, 136, 144, 160, 176, 192, 208, 224, 256]
 
 
 def rows(items, per_row=16):

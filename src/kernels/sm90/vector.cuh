@@ -14,6 +14,10 @@ namespace hopfill::sm90 {
 HOPFILL_INLINE void load_global16(const void* p, u32 (&v)[4]) {
     asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];\n" : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "l"(p) : "memory");
 }
+// Eight bytes; the address is a multiple of 8.
+HOPFILL_INLINE void load_global8(const void* p, u32 (&v)[2]) {
+    asm volatile("ld.relaxed.gpu.global.v2.b32 {%0, %1}, [%2];\n" : "=r"(v[0]), "=r"(v[1]) : "l"(p) : "memory");
+}
 HOPFILL_INLINE void store_global16(void* p, const u32 (&v)[4]) {
     asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(p), "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3]) : "memory");
 }

@@ -11,6 +11,13 @@
 
 namespace hopfill::sm90 {
 
+// The widths that wgmma_shapes.cuh has: of another one nothing would be multiplied.
+constexpr bool has_wgmma(i32 columns) {
+#define HOPFILL_OR_IS(n) || columns == n
+    return false HOPFILL_WGMMA_FOR_EACH_N(HOPFILL_OR_IS);
+#undef HOPFILL_OR_IS
+}
+
 enum class Major : u8 { k, mn };  // how B lies in shared memory: K contiguous, or N contiguous (16-bit only)
 
 HOPFILL_INLINE void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
@@ -30,7 +37,7 @@ HOPFILL_INLINE void pin_registers(float (&r)[Count]) {
 // Both operands in shared memory; accumulate = false overwrites D. A scale of -1 negates that operand's elements.
 template <i32 N, Elem E, Major B = Major::k, i32 ScaleA = 1, i32 ScaleB = 1>
 HOPFILL_INLINE void wgmma_ss(float (&d)[N / 2], u64 a, u64 b, bool accumulate) {
-    static_assert(E != Elem::e4m3 || B == Major::k, "8-bit operands are K-major only");
+    static_assert(has_wgmma(N) && (E != Elem::e4m3 || B == Major::k), "N is not in gen_wgmma.py's list, or an 8-bit operand is not K-major");
     static_assert(ScaleA * ScaleA == 1 && ScaleB * ScaleB == 1);
     const u32 keep = accumulate;
 #define HOPFILL_SS16(n, type)                                                                                                                   \
@@ -63,7 +70,7 @@ HOPFILL_INLINE void wgmma_ss(float (&d)[N / 2], u64 a, u64 b, bool accumulate) {
 // A in registers: the four words of this thread's fragment.
 template <i32 N, Elem E, Major B = Major::k, i32 ScaleA = 1, i32 ScaleB = 1>
 HOPFILL_INLINE void wgmma_rs(float (&d)[N / 2], const u32 (&a)[4], u64 b, bool accumulate) {
-    static_assert(E != Elem::e4m3 || B == Major::k, "8-bit operands are K-major only");
+    static_assert(has_wgmma(N) && (E != Elem::e4m3 || B == Major::k), "N is not in gen_wgmma.py's list, or an 8-bit operand is not K-major");
     static_assert(ScaleA * ScaleA == 1 && ScaleB * ScaleB == 1);
     const u32 keep = accumulate;
 #define HOPFILL_RS16(n, type)                                                                                                                   \

@@ -14,6 +14,8 @@ extern "C" {
 int fake_current = 0;
 // Kernels that were launched.
 int fake_launches = 0;
+// Scratch memory: allocations less releases, and whether there is none to be had.
+int fake_scratch = 0, fake_full = 0;
 
 CUresult cuDriverGetVersion(int* version) { return *version = 13000, 0; }
 CUresult cuDeviceGetCount(int* count) { return *count = 2, 0; }
@@ -36,6 +38,12 @@ CUresult cuModuleLoadData(CUmodule* module, const void*) { return *module = rein
 CUresult cuModuleGetFunction(CUfunction* function, CUmodule, const char*) { return *function = reinterpret_cast<CUfunction>(1), 0; }
 CUresult cuFuncGetAttribute(int* value, CUfunctionAttribute, CUfunction) { return *value = 0, 0; }
 CUresult cuMemAlloc_v2(CUdeviceptr* memory, std::size_t) { return *memory = 4096, 0; }
+CUresult cuMemPoolCreate(CUmemoryPool* pool, const CUmemPoolProps*) { return *pool = reinterpret_cast<CUmemoryPool>(1), 0; }
+CUresult cuMemAllocFromPoolAsync(CUdeviceptr* memory, std::size_t, CUmemoryPool, CUstream) {
+    if (fake_full != 0) return 2;
+    return *memory = 4096, ++fake_scratch, 0;
+}
+CUresult cuMemFreeAsync(CUdeviceptr, CUstream) { return --fake_scratch, 0; }
 CUresult cuLaunchKernelEx(const CUlaunchConfig*, CUfunction, void**, void**) { return ++fake_launches, 0; }
 
 }  // extern "C"

@@ -27,7 +27,14 @@ protected:
         for (TensorView* view : {&t.q, &t.k, &t.v, &t.o}) view->device = {Device::Kind::cuda, index};
         return t;
     }
-    void SetUp() override { current() = launches() = 0; }
+    // 16-bit queries on FP8 keys and values that are read often enough to be copied first.
+    static Tensors mixed(std::int64_t head_dim) {
+        Tensors t = dense(DType::bf16, {1, 4096, 4096, 2, 1, head_dim});
+        t.k.dtype = t.v.dtype = DType::e4m3;
+        for (TensorView* view : {&t.q, &t.k, &t.v, &t.o}) view->device = {Device::Kind::cuda, 0};
+        return t;
+    }
+    void SetUp() override { current() = launches() = fake("fake_scratch") = fake("fake_full") = 0; }
     int& current() { return fake("fake_current"); }
     int& launches() { return fake("fake_launches"); }
     void expect_refused(const Result<void>& done, const char* text) {
@@ -69,6 +76,33 @@ TEST_F(Devices, WithoutAContextTheFirstIsMadeCurrent) {
     launches() = 0;
     current() = -1;
     expect_refused(attention(on(1)), "is on CUDA device 1");
+}
+
+TEST_F(Devices, CopiesOfKeysAndValuesAreALaunchOfTheirOwnAndTheirMemoryIsGivenBack) {
+    for (const std::int64_t head_dim : {128, 256}) {
+        launches() = 0;
+        const Result<void> done = attention(mixed(head_dim));
+        ASSERT_TRUE(done) << done.error().text();
+        EXPECT_EQ(launches(), 2);
+        EXPECT_EQ(fake("fake_scratch"), 0) << "allocated less given back";
+    }
+}
+
+TEST_F(Devices, WithoutScratchMemoryTheyAreConvertedInTheKernelOrRefused) {
+    fake("fake_full") = 1;
+    const Result<void> done = attention(mixed(128));
+    ASSERT_TRUE(done) << done.error().text();
+    EXPECT_EQ(launches(), 1);
+    AttentionOptions invariant;
+    invariant.batch_invariant = true;
+    for (const Result<void>& refused : {attention(mixed(256)), attention(mixed(128), invariant)}) {
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.error().code, Code::device);
+        EXPECT_EQ(refused.error().argument, "scratch");
+        EXPECT_THAT(refused.error().message, HasSubstr("bytes for 16-bit copies of k and v"));
+    }
+    EXPECT_THAT(attention(mixed(256)).error().message, HasSubstr(std::to_string(2 * 4096 * 256 * 2)));
+    EXPECT_EQ(launches(), 1);
 }
 
 TEST_F(Devices, OneThatDoesNotExistIsRefused) {

@@ -152,8 +152,8 @@ TEST(Choose, Fp8FoldsShortCausalPrompts) {
     }
 }
 
-TEST(Choose, SixteenBitQueriesOnFp8KeysAndValuesHaveAKernelForEveryHeadDimensionUpTo128TypeMaskAndLayout) {
-    for (std::int64_t dim = 16; dim <= 128; dim += 16)
+TEST(Choose, SixteenBitQueriesOnFp8KeysAndValuesHaveAKernelForEveryHeadDimensionTypeMaskAndLayout) {
+    for (std::int64_t dim = 16; dim <= 256; dim += 16)
         for (const DType dtype : {DType::bf16, DType::f16})
             for (const bool causal : {false, true})
                 for (const bool ragged : {false, true}) {
@@ -164,10 +164,55 @@ TEST(Choose, SixteenBitQueriesOnFp8KeysAndValuesHaveAKernelForEveryHeadDimension
                     const Result<Plan> plan = planner::choose(p, {});
                     ASSERT_TRUE(plan) << plan.error().text();
                     const KernelConfig& c = planner::kernel_at(plan->variant);
-                    EXPECT_EQ(c.family, Family::prefill_mixed);
+                    EXPECT_TRUE(is_mixed(c.family)) << plan->kernel;
                     EXPECT_GE(c.head_dim, dim);
                     EXPECT_EQ(c.elem == Elem::f16, dtype == DType::f16);
+                    const std::int64_t copies = 2 * 2 * p.tokens_kv * p.kv_heads * dim;
+                    EXPECT_EQ(plan->scratch_bytes > 0, c.family == Family::prefill_widened);
+                    if (plan->scratch_bytes > 0) {
+                        EXPECT_GE(plan->scratch_bytes, copies);
+                        EXPECT_LT(plan->scratch_bytes, copies + 512);
+                    }
+                    const Result<Plan> without = planner::choose_without_scratch(p, {});
+                    ASSERT_EQ(without.ok(), dim <= 128);
+                    if (without) {
+                        EXPECT_EQ(planner::kernel_at(without->variant).family, Family::prefill_mixed);
+                        EXPECT_EQ(without->scratch_bytes, 0);
+                    } else {
+                        EXPECT_THAT(without.error().message, HasSubstr("without scratch"));
+                    }
                 }
+}
+
+// Copies pay where each block of K and V is read by several query tiles; a batch does not change what batch-invariant plans take.
+TEST(Choose, KeysAndValuesThatAreReadOftenAreWidenedFirst) {
+    const auto plan_of = [](std::int64_t batch, std::int64_t seq_q, std::int64_t seq_kv, std::int64_t kv_heads, bool invariant = false) {
+        AttentionProblem p = problem(batch, seq_q, 128);
+        p.kv_dtype = DType::e4m3;
+        p.kv_heads = kv_heads;
+        p.max_seqlen_kv = seq_kv;
+        p.tokens_kv = batch * seq_kv;
+        p.batch_invariant = invariant;
+        testing::fill_strides(p);
+        const Result<Plan> plan = planner::choose(p, {});
+        EXPECT_TRUE(plan) << plan.error().text();
+        return plan ? *plan : Plan{};
+    };
+    const auto family = [](const Plan& plan) { return planner::kernel_at(plan.variant).family; };
+    EXPECT_EQ(family(plan_of(1, 16384, 16384, 8)), Family::prefill_widened);
+    EXPECT_EQ(family(plan_of(1, 2048, 2048, 32)), Family::prefill_widened);
+    EXPECT_EQ(family(plan_of(1, 512, 512, 32)), Family::prefill_mixed);
+    EXPECT_EQ(family(plan_of(8, 16, 4096, 32)), Family::prefill_mixed) << "one tile a sequence: bound by memory";
+    EXPECT_EQ(plan_of(1, 512, 512, 32, true).kernel, plan_of(64, 512, 512, 32, true).kernel);
+    EXPECT_EQ(plan_of(1, 2048, 2048, 32, true).kernel, plan_of(64, 2048, 2048, 32, true).kernel);
+    // The model counts the copies.
+    const Plan widened = plan_of(1, 16384, 16384, 8);
+    AttentionProblem sixteen = widened.problem;
+    sixteen.kv_dtype = sixteen.dtype;
+    const Result<Plan> plain = planner::choose(sixteen, {});
+    ASSERT_TRUE(plain);
+    EXPECT_GT(widened.modelled_us, plain->modelled_us + 2);
+    EXPECT_LT(widened.modelled_us, plain->modelled_us * 1.05);
 }
 
 TEST(Choose, RefusesWhatNoKernelComputes) {
@@ -189,7 +234,7 @@ TEST(Choose, RefusesWhatNoKernelComputes) {
     refuse([&](auto& p, auto&) { mixed(p), p.v_transposed = true; }, "v_transposed", "where q is e4m3");
     refuse([&](auto& p, auto&) { mixed(p), p.out_dtype = DType::f16; }, "o", "inputs' dtype");
     refuse([&](auto& p, auto&) { mixed(p), p.head_dim = 72; }, "q", "multiples of 16");
-    refuse([&](auto& p, auto&) { mixed(p), p.head_dim = 144; }, "q", "up to 128");
+    refuse([&](auto& p, auto&) { mixed(p), p.head_dim = 272; }, "q", "to 256");
     refuse([&](auto& p, auto&) { mixed(p), p.k.seq += 8; }, "k.strides[seq]", "multiple of 16");
     const auto fp8 = [](auto& p) { p.dtype = p.kv_dtype = DType::e4m3; };
     refuse([&](auto& p, auto&) { fp8(p), p.out_dtype = DType::f32; }, "o", "f16, bf16 and e4m3");

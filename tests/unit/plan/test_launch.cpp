@@ -112,6 +112,46 @@ TEST(MakeLaunch, TransposedValuesComeInRowsOfTokens) {
             }
 }
 
+// The maps are of copies that another launch makes.
+TEST(MakeLaunch, WidenedKeysAndValuesLieInScratchMemory) {
+    for (const std::int64_t seq : {0, 3, 1000})
+        for (const bool ragged : {false, true}) {
+            AttentionProblem p = problem(2, 333, 144);
+            p.max_seqlen_kv = seq;
+            p.tokens_kv = 2 * seq;
+            p.kv_heads = 4;
+            p.kv_dtype = DType::e4m3;
+            testing::fill_strides(p);
+            if (ragged) p = packed(p);
+            const Result<Plan> plan = planner::choose(p, {});
+            ASSERT_TRUE(plan) << plan.error().text();
+            AttentionTensors t = tensors_of(p);
+            t.k.dtype = t.v.dtype = DType::e4m3;
+            Result<planner::LaunchSpec> launch = planner::make_launch(*plan, t);
+            ASSERT_TRUE(launch) << launch.error().text();
+            EXPECT_EQ(launch->scratch_bytes, plan->scratch_bytes);
+            ASSERT_EQ(launch->widening.has_value(), seq > 0);
+            alignas(256) static std::array<char, 256> scratch;
+            if (seq > 0) launch->place_scratch(scratch.data());
+            for (const TensorMapSpec& s : {launch->k, launch->v}) {
+                expect_encodable(s);
+                EXPECT_EQ(s.elem, Elem::bf16);
+            }
+            if (seq == 0) continue;
+            const planner::QuantizeLaunch& widening = *launch->widening;
+            EXPECT_EQ(widening.widen.tensor[0].in, t.k.data);
+            EXPECT_EQ(launch->k.base, scratch.data());
+            EXPECT_EQ(widening.widen.tensor[0].out, launch->k.base);
+            EXPECT_EQ(widening.widen.tensor[1].out, launch->v.base);
+            EXPECT_EQ(static_cast<const char*>(launch->v.base) - scratch.data(), launch->scratch_bytes / 2);
+            EXPECT_GE(launch->scratch_bytes, 2 * 2 * p.tokens_kv * 4 * 144);
+            // Every token has a thread block.
+            EXPECT_GE(i64{widening.widen.tile} * widening.grid / 2, p.tokens_kv);
+            EXPECT_EQ(launch->k.stride[0], 144u * 2);
+            EXPECT_EQ(launch->k.stride[1], 4u * 144 * 2);
+        }
+}
+
 // The identity by which TMA's own bounds check ends at a ragged sequence's end (plan/tensor_map.h), in 64-bit arithmetic that wraps.
 TEST(MakeLaunch, RaggedStridesWrapToTheRowAskedFor) {
     const AttentionProblem p = packed(problem(3, 500, 128));
