@@ -20,8 +20,8 @@ HOPFILL_INLINE float inverse_of(float v) {
 template <i32 N, i32 Factors, bool Paired>
 struct Fp8Softmax {
     static constexpr float kOffset = 8.0f;
-    // References fall by at most 2^16 a block, and not while a sum, which may be two falls behind, exceeds 2^60: so no sum reaches 2^93, and no output,
-    // of values up to 448, 2^102. What is left out then is below 2^-60 of the whole.
+    // References fall by at most 2^16 a block, and not while a sum, which may be two falls behind, exceeds 2^60: so no sum reaches 2^93, and no
+    // output, of values up to 448, 2^102. What is left out then is below 2^-60 of the whole.
     static constexpr float kFall = 16.0f, kMostSum = 0x1p60f;
     float reference[2];
     float sum[2];
