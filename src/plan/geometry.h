@@ -144,6 +144,10 @@ constexpr i32 folded_row(i32 row0, i32 q_len, u32 w) {
     return w == 0 ? far : row0 < far ? row0 : end;
 }
 
+// prefill_fp8: whether a job's first K and the last V of the one before are asked for before its queries. The only slot for these is free when the job
+// before has multiplied its last K: behind that, its last V would come too late by a whole load.
+constexpr bool queries_last(const KernelConfig& c) { return is_fp8(c.family) && geometry(c).q_slots == 1; }
+
 // KV blocks that a query tile reads, in units of tile_n keys from the sequence's start: [0, end), of which [0, unmasked) need no mask.
 struct KvRange {
     i32 end;

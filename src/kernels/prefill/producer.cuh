@@ -113,6 +113,8 @@ struct FilledRing<Slots, true> {
 
 // prefill: one ring of K and one of V. The loads of all jobs are one stream in which K runs one block ahead of V, across jobs too:
 //   ... K[1] V[2] K[0] V[1] | Q' K'[last] V[0] | K'[last - 1] V'[last] ...
+// or (queries_last())
+//   ... K[1] V[2] K[0] V[1] V[0] | K'[last] Q' | K'[last - 1] V'[last] ...
 template <KernelConfig C>
 struct StreamProducer : Producer<C> {
     using Base = Producer<C>;
@@ -167,6 +169,7 @@ struct StreamProducer : Producer<C> {
                     load_v(blocks, n);
                 }
                 if (blocks.last == blocks.first) start_draw();
+                if constexpr (queries_last(C)) load_last_v(blocks);
             }
             const Blocks before = blocks;
             const bool had = some;
@@ -177,7 +180,7 @@ struct StreamProducer : Producer<C> {
             if (leader) {
                 if (some) open();
                 if (ends) this->publish_end();
-                if (had) load_last_v(repeats_jobs(C) ? kept() : before);
+                if (had && !queries_last(C)) load_last_v(repeats_jobs(C) ? kept() : before);
             } else if (some || ends) {
                 this->count_job();
             }
@@ -298,8 +301,9 @@ private:
 
     HOPFILL_INLINE void open() {
         this->publish(job);
+        if constexpr (queries_last(C)) load_k(blocks, blocks.last);
         this->load_q(job);
-        load_k(blocks, blocks.last);
+        if constexpr (!queries_last(C)) load_k(blocks, blocks.last);
     }
 };
 
