@@ -86,7 +86,7 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
             finish_sums(job, softmax, softmax.reference, scales.output(params, job), inverse);
             finish_job((number - 1) % kJobSlots, o, inverse);
         }
-        if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();
+        finish_stores();
     }
 };
 
