@@ -23,15 +23,15 @@ HOPFILL_INLINE void store_lse(const PrefillParams& p, const Job* job, u32 row_gr
     if (row + 8 < q_len) sm90::store_global(p.lse + line + row + 8, lse[1]);
 }
 
-// Rows times `inverse`, in the output's type, to the staging slots; only slabs [first, first + Count).
-template <KernelConfig C, i32 Count = geometry(C).o_staged>
+// Rows times `inverse`, in the output's type, to the staging slots; only slabs [first, first + count).
+template <KernelConfig C>
 HOPFILL_INLINE void stage_slabs(u8* to, const float (&o)[C.head_dim / 2], const float (&inverse)[2], i32 first) {
     constexpr Geometry kGeometry = geometry(C);
     const u32 lane = sm90::lane_index();
     const u32 row = sm90::thread_index() % 128 / 32 * 16 + lane % 16;
     const u32 half = lane / 16;
 #pragma unroll
-    for (i32 i = 0; i < 4 * Count; ++i) {
+    for (i32 i = 0; i < 4 * kGeometry.o_staged; ++i) {
         const i32 c = 4 * first + i;
         if (c >= C.head_dim / 16) break;
         u32 w[4];
@@ -42,12 +42,12 @@ HOPFILL_INLINE void stage_slabs(u8* to, const float (&o)[C.head_dim / 2], const 
 }
 
 // The same in e4m3: a thread's two columns of eight are two bytes, which no matrix of 16-bit elements holds in their place.
-template <KernelConfig C, i32 Count = geometry(C).o_staged>
+template <KernelConfig C>
 HOPFILL_INLINE void stage_slabs_e4m3(u8* to, const float (&o)[C.head_dim / 2], const float (&inverse)[2], i32 first) {
     constexpr Geometry kGeometry = geometry(C);
     const u32 row = fragment_row(sm90::thread_index()), column = fragment_column(sm90::thread_index());
 #pragma unroll
-    for (i32 i = 0; i < 16 * Count; ++i) {
+    for (i32 i = 0; i < 16 * kGeometry.o_staged; ++i) {
         const i32 c = 16 * first + i;
         if (c >= C.head_dim / 8) break;
         const u32 w = sm90::pack4_e4m3(o[4 * c] * inverse[0], o[4 * c + 1] * inverse[0], o[4 * c + 2] * inverse[1], o[4 * c + 3] * inverse[1]);

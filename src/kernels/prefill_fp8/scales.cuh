@@ -121,7 +121,25 @@ struct JobScales {
     }
 };
 
-// Columns of the output by V's multipliers per channel.
+// Columns of the output by V's multipliers per channel, each a constant further than this thread's first: beside logits on their way (hd256) there
+// are no registers for an address a column.
+template <KernelConfig C>
+HOPFILL_INLINE void scale_channels_from_one(const PrefillFp8Params& p, i32 head, float (&o)[C.head_dim / 2]) {
+    if (p.v_channel_scale == nullptr) return;
+    const i32 first = static_cast<i32>(fragment_column(sm90::thread_index_anew())), left = p.channels - first;
+    const float* const scale = p.v_channel_scale + static_cast<i64>(head / p.heads_per_kv_head) * p.v_channel_stride + first;
+#pragma unroll
+    for (i32 i = 0; i < C.head_dim / 2; i += 4) {
+#pragma unroll
+        for (i32 j = 0; j < 2; ++j) {
+            const float factor = 2 * i + j < left ? sm90::load_global(scale + 2 * i + j) : 1.0f;
+            o[i + j] *= factor;
+            o[i + 2 + j] *= factor;
+        }
+    }
+}
+
+// Columns of the output by V's multipliers per channel. (Up to hd128 it is this form that does not spill.)
 template <KernelConfig C>
 HOPFILL_INLINE void scale_channels(const PrefillFp8Params& p, i32 head, float (&o)[C.head_dim / 2]) {
     if (p.v_channel_scale == nullptr) return;
