@@ -145,6 +145,9 @@ constexpr i32 folded_row(i32 row0, i32 q_len, u32 w) {
     return w == 0 ? far : row0 < far ? row0 : end;
 }
 
+// prefill_fp8: whether a job's description holds its multipliers: consumers would wait for them, a load's latency and divisions.
+constexpr bool scales_in_jobs(const KernelConfig& c) { return is_fp8(c.family) && c.scale_block == 0; }
+
 // prefill_fp8: whether each consumer warp stores its own rows. (Two warpgroups at hd128 spilled; below, the epilogue is short.)
 constexpr bool stores_by_warps(const KernelConfig& c) { return is_fp8(c.family) && (c.head_dim > 128 || c.consumers == 3); }
 // Rows that are stored at once.

@@ -68,6 +68,10 @@ struct Producer {
         sm90::store_shared(&slot->blocks, job.blocks);
         sm90::store_shared(&slot->unmasked, job.unmasked);
         if constexpr (repeats_jobs(C)) sm90::store_shared(&slot->number, job.number);
+        if constexpr (scales_in_jobs(C)) {
+            sm90::store_shared(&slot->logit, job.logit);
+            sm90::store_shared(&slot->unit, job.unit);
+        }
         sm90::mbarrier_arrive(jobs.full_barrier());
         jobs.advance();
     }
@@ -115,7 +119,13 @@ struct FilledRing<Slots, true> {
 //   ... K[1] V[2] K[0] V[1] | Q' K'[last] V[0] | K'[last - 1] V'[last] ...
 // or (queries_last())
 //   ... K[1] V[2] K[0] V[1] V[0] | K'[last] Q' | K'[last - 1] V'[last] ...
-template <KernelConfig C>
+// `Describe` adds to a job what it loads from global memory (prefill_fp8/scales.cuh), while the job's first loads are under way.
+struct DescribeNothing {
+    static constexpr bool any() { return false; }
+    HOPFILL_INLINE static void add(const PrefillParams&, Job&) {}
+};
+
+template <KernelConfig C, class Describe = DescribeNothing>
 struct StreamProducer : Producer<C> {
     using Base = Producer<C>;
     using Blocks = typename Base::Blocks;
@@ -300,10 +310,14 @@ private:
     static constexpr bool end_early() { return is_fp8(C.family) || C.family == Family::prefill_mixed; }
 
     HOPFILL_INLINE void open() {
-        this->publish(job);
-        if constexpr (queries_last(C)) load_k(blocks, blocks.last);
-        this->load_q(job);
-        if constexpr (!queries_last(C)) load_k(blocks, blocks.last);
+        if constexpr (!Describe::any()) this->publish(job);
+        if constexpr (!queries_last(C)) this->load_q(job);
+        load_k(blocks, blocks.last);
+        if constexpr (queries_last(C)) this->load_q(job);
+        if constexpr (Describe::any()) {
+            Describe::add(this->params, job);
+            this->publish(job);
+        }
     }
 };
 
