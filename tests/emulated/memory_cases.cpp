@@ -66,7 +66,7 @@ void add_tma(Cases& cases, const std::string& what, TensorMapSpec shape, std::si
 }
 
 // What the kernels load and store: a slab of 64 columns (of 16 bits) by the rows of a tile, of tensors whose tails hang over. Every box of the
-// table's kernels is one of them, and one more of as many rows as a box can have.
+// table's kernels is one of them, but for outputs that warps store (16 rows, as add_ragged's are), and one more of as many rows as a box can have.
 void add_slabs(Cases& cases) {
     std::vector<std::pair<Elem, i32>> boxes{{Elem::bf16, 64}, {Elem::bf16, 96},  {Elem::f16, 128},
                                             {Elem::bf16, 256}, {Elem::e4m3, 64}, {Elem::e4m3, 128}};

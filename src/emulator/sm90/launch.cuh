@@ -15,6 +15,7 @@ namespace hopfill::sm90 {
 using Site = std::source_location;
 
 HOPFILL_INLINE u32 thread_index() { return emulator::thread_index(); }
+HOPFILL_INLINE u32 thread_index_anew() { return emulator::thread_index(); }
 HOPFILL_INLINE u32 block_index() { return emulator::block_index(); }
 HOPFILL_INLINE u32 grid_size() { return emulator::grid_size(); }
 HOPFILL_INLINE u32 lane_index() { return emulator::thread_index() & 31u; }

@@ -68,6 +68,10 @@ struct Producer {
         sm90::store_shared(&slot->blocks, job.blocks);
         sm90::store_shared(&slot->unmasked, job.unmasked);
         if constexpr (repeats_jobs(C)) sm90::store_shared(&slot->number, job.number);
+        if constexpr (scales_in_jobs(C)) {
+            sm90::store_shared(&slot->logit, job.logit);
+            sm90::store_shared(&slot->unit, job.unit);
+        }
         sm90::mbarrier_arrive(jobs.full_barrier());
         jobs.advance();
     }
@@ -113,7 +117,15 @@ struct FilledRing<Slots, true> {
 
 // prefill: one ring of K and one of V. The loads of all jobs are one stream in which K runs one block ahead of V, across jobs too:
 //   ... K[1] V[2] K[0] V[1] | Q' K'[last] V[0] | K'[last - 1] V'[last] ...
-template <KernelConfig C>
+// or (queries_last())
+//   ... K[1] V[2] K[0] V[1] V[0] | K'[last] Q' | K'[last - 1] V'[last] ...
+// `Describe` adds to a job what it loads from global memory (prefill_fp8/scales.cuh), while the job's first loads are under way.
+struct DescribeNothing {
+    static constexpr bool any() { return false; }
+    HOPFILL_INLINE static void add(const PrefillParams&, Job&) {}
+};
+
+template <KernelConfig C, class Describe = DescribeNothing>
 struct StreamProducer : Producer<C> {
     using Base = Producer<C>;
     using Blocks = typename Base::Blocks;
@@ -167,6 +179,7 @@ struct StreamProducer : Producer<C> {
                     load_v(blocks, n);
                 }
                 if (blocks.last == blocks.first) start_draw();
+                if constexpr (queries_last(C)) load_last_v(blocks);
             }
             const Blocks before = blocks;
             const bool had = some;
@@ -177,7 +190,7 @@ struct StreamProducer : Producer<C> {
             if (leader) {
                 if (some) open();
                 if (ends) this->publish_end();
-                if (had) load_last_v(repeats_jobs(C) ? kept() : before);
+                if (had && !queries_last(C)) load_last_v(repeats_jobs(C) ? kept() : before);
             } else if (some || ends) {
                 this->count_job();
             }
@@ -297,9 +310,14 @@ private:
     static constexpr bool end_early() { return is_fp8(C.family) || C.family == Family::prefill_mixed; }
 
     HOPFILL_INLINE void open() {
-        this->publish(job);
-        this->load_q(job);
+        if constexpr (!Describe::any()) this->publish(job);
+        if constexpr (!queries_last(C)) this->load_q(job);
         load_k(blocks, blocks.last);
+        if constexpr (queries_last(C)) this->load_q(job);
+        if constexpr (Describe::any()) {
+            Describe::add(this->params, job);
+            this->publish(job);
+        }
     }
 };
 

@@ -21,8 +21,14 @@ struct Job {
     i32 q_start;      // packed: the sequence's first token in q
     i32 blocks;       // KV blocks to read
     i32 unmasked;     // of which this many, from the first, need no mask
-    i32 number;       // what the job was decoded from
-    i32 kept;         // the producer's: of the first slot the number drawn last, of the second whether it is the last of all
+    union {
+        i32 number;   // what the job was decoded from
+        float logit;  // prefill_fp8: what logits are to be multiplied with
+    };
+    union {
+        i32 kept;     // the producer's: of the first slot the number drawn last, of the second whether it is the last of all
+        float unit;   // prefill_fp8: and outputs
+    };
     i32 kept_blocks[4];  // and where the last V of the job before lies
     i32 failed[kConsumerWarps];  // by consumer warp: exponentials have overflowed (repeats_jobs())
 };

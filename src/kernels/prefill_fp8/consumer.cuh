@@ -23,7 +23,7 @@ struct Fp8Consumer : Fp8Mainloop<C> {
 
     // Keys that this thread's first row sees: found before the products are issued, or beside them. Where the one spills at hd128 with a causal mask,
     // the other does not.
-    static constexpr bool limit_first() { return sums_by_products(C) && (is_folded(C.family) || C.packed != (C.out == Elem::e4m3)); }
+    static constexpr bool limit_first() { return is_folded(C.family); }
     HOPFILL_INLINE i32 limit() const { return limit_first() ? this->visible(job()) : 0; }
 
     // Q K^T of block n beside P V of the block before.

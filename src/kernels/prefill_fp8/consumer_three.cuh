@@ -39,17 +39,35 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
         this->template promote<Columns>(o, softmax, t, first, rescale);
     }
 
-    // From Q K^T of block n to its P.
-    template <bool Masked>
-    HOPFILL_INLINE void make_block(u32 (&p)[kN / 32][4], i32 n, i32 limit) {
-        float s[kN / 2];
+    // s = Q K^T of the next block: issued.
+    HOPFILL_INLINE void begin_block(float (&s)[kN / 2]) {
         this->wait_k();
         sm90::wgmma_fence();
         multiply_qk(s);
+    }
+
+    // From the logits of block n to its P.
+    template <bool Masked>
+    HOPFILL_INLINE void end_block(float (&s)[kN / 2], u32 (&p)[kN / 32][4], i32 n, i32 limit) {
         sm90::wgmma_wait<0>();
         sm90::pin_registers(s);
         this->release_k();
         this->make_p(s, softmax, this->template raise<Masked>(s, softmax, scales, BlockScales<C>{}, n, limit, rescale), p);
+    }
+
+    template <bool Masked>
+    HOPFILL_INLINE void make_block(u32 (&p)[kN / 32][4], i32 n, i32 limit) {
+        float s[kN / 2];
+        begin_block(s);
+        end_block<Masked>(s, p, n, limit);
+    }
+
+    // The last job whose every product is complete.
+    HOPFILL_INLINE void finish(float (&o)[kD / 2], float unit) {
+        const u32 done = (number - 1) % kJobSlots;
+        float inverse[2];
+        finish_sums(shared.job(done), softmax, softmax.reference, unit, inverse);
+        finish_job(done, o, inverse);
     }
 
     // P V of the block before and Q K^T of this one follow each other, so that the tensor core changes hands once a block.
@@ -60,33 +78,44 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
     }
 
     HOPFILL_INLINE void run() {
-        while (this->wait_job()) {
-            const Job* const job = this->job();
-            float o[kD / 2];
-            u32 p[kN / 32][4];
-            zero(o);
-            softmax.reset();
-            const i32 limit = this->visible(job);
-            i32 n = sm90::load_shared(&job->blocks) - 1;
-            scales.open(params, job, warpgroup);
-            const i32 unmasked = sm90::load_shared(&job->unmasked);
-            this->wait_q();
-            make_block<true>(p, n--, limit);
+        if (this->wait_job()) {
+            float o[kD / 2], unit = 1.0f;
+            for (;;) {
+                const Job* const job = this->job();
+                const i32 limit = this->visible(job);
+                i32 n = sm90::load_shared(&job->blocks) - 1;
+                scales.open(params, job, warpgroup);
+                this->wait_q();
+                u32 p[kN / 32][4];
+                {
+                    // A job's first Q K^T runs beside the end of the job before.
+                    float s[kN / 2];
+                    begin_block(s);
+                    if (number != 0) finish(o, unit);
+                    zero(o);
+                    softmax.reset();
+                    end_block<true>(s, p, n--, limit);
+                }
+                // Without a mask only a job's first block may have keys that no row sees.
+                if constexpr (C.mask == Mask::causal) {
+                    const i32 unmasked = sm90::load_shared(&job->unmasked);
 #pragma unroll 1
-            for (; n >= unmasked; --n) step<true>(o, p, n, limit);
-            // One copy of what follows the last block, too: of two, the second spilled.
+                    for (; n >= unmasked; --n) step<true>(o, p, n, limit);
+                }
+                // One copy of what follows the last block, too: of two, the second spilled.
 #pragma unroll 1
-            for (;; --n) {
-                if (n < 0) release_q();
-                add_pv(o, p, taken - 1);
-                if (n < 0) break;
-                make_block<false>(p, n, limit);
+                for (;; --n) {
+                    if (n < 0) release_q();
+                    add_pv(o, p, taken - 1);
+                    if (n < 0) break;
+                    make_block<false>(p, n, limit);
+                }
+                unit = scales.output(params, shared.job((number - 1) % kJobSlots));
+                if (!this->wait_job()) break;
             }
-            float inverse[2];
-            finish_sums(job, softmax, softmax.reference, scales.output(params, job), inverse);
-            finish_job((number - 1) % kJobSlots, o, inverse);
+            finish(o, unit);
         }
-        if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();
+        finish_stores();
     }
 };
 

@@ -17,24 +17,32 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
     static constexpr i32 kParts = kD / kPart;
     static_assert(kD % kPart == 0 && !C.pingpong);
 
+    RowSoftmax softmax;
+    Scales scales;
+    BlockScales<C> block;
+    float rescale[2];  // takes the output to the reference of P, whose product with V is still to come
+
     HOPFILL_INLINE Fp8WideConsumer(const PrefillFp8Params& p, Shared<C> s, u32 w) : Base(p, s, w) {}
 
+    // s = Q K^T of the next block: issued.
+    HOPFILL_INLINE void begin_block(float (&s)[kN / 2]) {
+        this->wait_k();
+        sm90::wgmma_fence();
+        multiply_qk(s);
+    }
+
+    // From the logits of block n to its P.
     template <bool Masked>
-    HOPFILL_INLINE void step(float (&o)[kD / 2], RowSoftmax& softmax, Scales& scales, BlockScales<C>& block, i32 limit, i32 n) {
-        u32 p[kN / 32][4];
-        float rescale[2];
-        {
-            float s[kN / 2];
-            this->wait_k();
-            sm90::wgmma_fence();
-            multiply_qk(s);
-            sm90::wgmma_wait<0>();
-            sm90::pin_registers(s);
-            this->release_k();
-            // The last V of the job may be behind the next job's queries.
-            if (n == 0) release_q();
-            this->make_p(s, softmax, this->template raise<Masked>(s, softmax, scales, block, n, limit, rescale), p);
-        }
+    HOPFILL_INLINE void end_block(float (&s)[kN / 2], u32 (&p)[kN / 32][4], i32 n, i32 limit) {
+        sm90::wgmma_wait<0>();
+        sm90::pin_registers(s);
+        this->release_k();
+        if (n == 0) release_q();
+        this->make_p(s, softmax, this->template raise<Masked>(s, softmax, scales, block, n, limit, rescale), p);
+    }
+
+    // o = o * rescale + P V of the block that Q was multiplied with last.
+    HOPFILL_INLINE void add_pv(float (&o)[kD / 2], const u32 (&p)[kN / 32][4]) {
         this->wait_v(taken - 1);
         float t[2][kPart / 2];
         sm90::wgmma_fence();
@@ -55,30 +63,61 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
         this->release_v(taken - 1);
     }
 
-    HOPFILL_INLINE void run() {
-        BlockScales<C> block;
-        for (bool first = true; this->wait_job(); first = false) {
-            const Job* const job = this->job();
-            float o[kD / 2];
-            RowSoftmax softmax;
-            Scales scales;
-            zero(o);
-            softmax.reset();
-            const i32 limit = this->visible(job);
-            i32 n = sm90::load_shared(&job->blocks) - 1;
-            scales.open(params, job, warpgroup);
-            if (C.scale_block != 0 && first) block.load(params, job, n);
-            const i32 unmasked = sm90::load_shared(&job->unmasked);
-            this->wait_q();
-#pragma unroll 1
-            for (; n >= unmasked; --n) step<true>(o, softmax, scales, block, limit, n);
-#pragma unroll 1
-            for (; n >= 0; --n) step<false>(o, softmax, scales, block, limit, n);
-            float inverse[2];
-            finish_sums(job, softmax, softmax.reference, scales.output(params, job), inverse);
-            finish_job((number - 1) % kJobSlots, o, inverse);
+    template <bool Masked>
+    HOPFILL_INLINE void step(float (&o)[kD / 2], i32 n, i32 limit) {
+        u32 p[kN / 32][4];
+        {
+            float s[kN / 2];
+            begin_block(s);
+            end_block<Masked>(s, p, n, limit);
         }
-        if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();
+        add_pv(o, p);
+    }
+
+    // The last job whose every product is complete.
+    HOPFILL_INLINE void finish(float (&o)[kD / 2], float unit) {
+        const u32 done = (number - 1) % kJobSlots;
+        float inverse[2];
+        finish_sums(shared.job(done), softmax, softmax.reference, unit, inverse);
+        finish_job(done, o, inverse);
+    }
+
+    HOPFILL_INLINE void run() {
+        if (this->wait_job()) {
+            float o[kD / 2], unit = 1.0f;
+            for (;;) {
+                const Job* const job = this->job();
+                const i32 limit = this->visible(job);
+                i32 n = sm90::load_shared(&job->blocks) - 1;
+                scales.open(params, job, warpgroup);
+                if (C.scale_block != 0 && number == 0) block.load(params, job, n);
+                this->wait_q();
+                {
+                    // The logits' registers are free before the output's are: a job's first Q K^T runs beside the end of the job before.
+                    float s[kN / 2];
+                    u32 p[kN / 32][4];
+                    begin_block(s);
+                    if (number != 0) finish(o, unit);
+                    zero(o);
+                    softmax.reset();
+                    end_block<true>(s, p, n, limit);
+                    add_pv(o, p);
+                }
+                --n;
+                // Without a mask only a job's first block may have keys that no row sees.
+                if constexpr (C.mask == Mask::causal) {
+                    const i32 unmasked = sm90::load_shared(&job->unmasked);
+#pragma unroll 1
+                    for (; n >= unmasked; --n) step<true>(o, n, limit);
+                }
+#pragma unroll 1
+                for (; n >= 0; --n) step<false>(o, n, limit);
+                unit = scales.output(params, shared.job((number - 1) % kJobSlots));
+                if (!this->wait_job()) break;
+            }
+            finish(o, unit);
+        }
+        finish_stores();
     }
 };
 

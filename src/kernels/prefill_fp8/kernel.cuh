@@ -16,7 +16,7 @@ template <KernelConfig C>
 HOPFILL_KERNEL(geometry(C).threads)
 void prefill_fp8_kernel(HOPFILL_GRID_CONSTANT const typename Fp8ParamsFor<C.v_transposed>::Type params) {
     static_assert(C.elem == Elem::e4m3 && C.tile_n % 64 == 0 && C.head_dim % 64 == 0 && (C.consumers == 2 || C.consumers == 3));
-    run_block<C, StreamProducer<C>>(
+    run_block<C, StreamProducer<C, DescribeScales<C>>>(
         params,
         [&](const Shared<C>& shared, u32 warp) {
             constexpr u32 kTransposers = Shared<C>::transposers();

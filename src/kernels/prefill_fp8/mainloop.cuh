@@ -1,11 +1,11 @@
 // The work of a consumer warpgroup on e4m3: Q K^T, softmax, P V, and the promotion of each block's P V into the float32 output. See SCHEDULE.md.
 #pragma once
 
-#include "prefill/epilogue.cuh"
 #include "prefill/mask.cuh"
 #include "prefill/shared.cuh"
 #include "prefill_fp8/scales.cuh"
 #include "prefill_fp8/softmax.cuh"
+#include "prefill_fp8/store.cuh"
 #include "sm90/fence.cuh"
 #include "sm90/wgmma.cuh"
 #include "tile/descriptor.cuh"
@@ -236,8 +236,14 @@ struct Fp8Mainloop {
         job.q_start = sm90::load_shared(&at->q_start);
         sm90::sync_warp();
         if (warp_leader()) sm90::mbarrier_arrive(shared.job_empty() + slot);
-        scale_channels<C>(params, job.head, o);
-        store_output<C>(params, job, warpgroup, shared.o(warpgroup), o, inverse);
+        if constexpr (stores_by_warps(C))
+            scale_channels_from_one<C>(params, job.head, o);
+        else
+            scale_channels<C>(params, job.head, o);
+        if constexpr (stores_by_warps(C))
+            store_rows<C>(params, job, warpgroup, shared.o(warpgroup), o, inverse);
+        else
+            store_output<C>(params, job, warpgroup, shared.o(warpgroup), o, inverse);
     }
 };
 

@@ -67,6 +67,19 @@ struct BlockScales {
     }
 };
 
+// What the producer adds to a job's description: multipliers of all of a sequence.
+template <KernelConfig C>
+struct DescribeScales {
+    static constexpr bool any() { return scales_in_jobs(C); }
+    HOPFILL_INLINE static void add(const PrefillParams& params, Job& job) {
+        const PrefillFp8Params& p = static_cast<const PrefillFp8Params&>(params);
+        const i32 kv_head = job.head / p.heads_per_kv_head;
+        const float k = load_scale(p.k_scale, job.sequence, kv_head, 0, job.kv_len);
+        job.unit = load_scale(p.v_scale, job.sequence, kv_head, 0, job.kv_len);
+        job.logit = at_least(p.scale_log2 * load_scale(p.q_scale, job.sequence, job.head, 0, job.kv_len) * k, kSmallestFactor);
+    }
+};
+
 // What a warpgroup knows of its job's multipliers.
 template <KernelConfig C>
 struct JobScales {
@@ -76,6 +89,13 @@ struct JobScales {
 
     // Asks for a job's multipliers; nothing waits for them yet.
     HOPFILL_INLINE void open(const PrefillFp8Params& p, const Job* job, u32 row_group) {
+        if constexpr (scales_in_jobs(C)) {
+            logit = sm90::load_shared(&job->logit);
+        } else {
+            open_blocks(p, job, row_group);
+        }
+    }
+    HOPFILL_INLINE void open_blocks(const PrefillFp8Params& p, const Job* job, u32 row_group) {
         const i32 head = sm90::load_shared(&job->head), sequence = sm90::load_shared(&job->sequence), kv_len = sm90::load_shared(&job->kv_len);
         i32 q_block = 0;
         if (p.q_scale.block_tokens != 0) {
@@ -84,17 +104,13 @@ struct JobScales {
             q_block = clamp_high(row, sm90::load_shared(&job->q_len) - 1) / p.q_scale.block_tokens;
         }
         logit = p.scale_log2 * load_scale(p.q_scale, sequence, head, q_block, kv_len);
-        if constexpr (C.scale_block == 0)
-            logit = at_least(logit * load_scale(p.k_scale, sequence, head / p.heads_per_kv_head, 0, kv_len), kSmallestFactor);
-        else
-            unit = 1.0f;
+        unit = 1.0f;
     }
 
     // What a finished job's output is to be multiplied with.
     HOPFILL_INLINE float output(const PrefillFp8Params& p, const Job* job) const {
-        if constexpr (C.scale_block == 0)
-            return load_scale(p.v_scale, sm90::load_shared(&job->sequence), sm90::load_shared(&job->head) / p.heads_per_kv_head, 0,
-                              sm90::load_shared(&job->kv_len));
+        if constexpr (scales_in_jobs(C))
+            return sm90::load_shared(&job->unit);
         else
             return unit;
     }
@@ -121,7 +137,25 @@ struct JobScales {
     }
 };
 
-// Columns of the output by V's multipliers per channel.
+// Columns of the output by V's multipliers per channel, each a constant further than this thread's first: beside logits on their way (hd256) there
+// are no registers for an address a column.
+template <KernelConfig C>
+HOPFILL_INLINE void scale_channels_from_one(const PrefillFp8Params& p, i32 head, float (&o)[C.head_dim / 2]) {
+    if (p.v_channel_scale == nullptr) return;
+    const i32 first = static_cast<i32>(fragment_column(sm90::thread_index_anew())), left = p.channels - first;
+    const float* const scale = p.v_channel_scale + static_cast<i64>(head / p.heads_per_kv_head) * p.v_channel_stride + first;
+#pragma unroll
+    for (i32 i = 0; i < C.head_dim / 2; i += 4) {
+#pragma unroll
+        for (i32 j = 0; j < 2; ++j) {
+            const float factor = 2 * i + j < left ? sm90::load_global(scale + 2 * i + j) : 1.0f;
+            o[i + j] *= factor;
+            o[i + 2 + j] *= factor;
+        }
+    }
+}
+
+// Columns of the output by V's multipliers per channel. (Up to hd128 it is this form that does not spill.)
 template <KernelConfig C>
 HOPFILL_INLINE void scale_channels(const PrefillFp8Params& p, i32 head, float (&o)[C.head_dim / 2]) {
     if (p.v_channel_scale == nullptr) return;

@@ -133,14 +133,16 @@ struct Transposer {
         }
     }
 
-    // The producer describes the next job before it asks for this one's last V.
+    // Beside a job's last V go multipliers of the next job, which is described without waiting for that V. Who needs none, and gets the last V before
+    // the producer has found the next job (queries_last()), does not wait for it.
     HOPFILL_INLINE void run() {
+        constexpr bool kAhead = C.scale_block != 0 || !queries_last(C);
         for (Task task = next_task(); task.blocks != kNoMoreJobs;) {
 #pragma unroll 1
-            for (i32 n = task.blocks - 1; n > 0; --n) transpose_block(task, n, task, n - 1);
+            for (i32 n = task.blocks - 1; n >= kAhead; --n) transpose_block(task, n, task, n - 1);
             const Task last = task;
             task = next_task();
-            transpose_block(last, 0, task, task.blocks - 1);
+            if constexpr (kAhead) transpose_block(last, 0, task, task.blocks - 1);
         }
     }
 };

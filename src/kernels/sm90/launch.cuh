@@ -10,6 +10,12 @@
 namespace hopfill::sm90 {
 
 HOPFILL_INLINE u32 thread_index() { return threadIdx.x; }
+// Read where it stands, not once before all loops: what follows from it needs no registers elsewhere.
+HOPFILL_INLINE u32 thread_index_anew() {
+    u32 i;
+    asm volatile("mov.u32 %0, %%tid.x;\n" : "=r"(i));
+    return i;
+}
 HOPFILL_INLINE u32 block_index() { return blockIdx.x; }
 HOPFILL_INLINE u32 grid_size() { return gridDim.x; }
 HOPFILL_INLINE u32 lane_index() { return threadIdx.x & 31u; }
