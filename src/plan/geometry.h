@@ -137,6 +137,9 @@ constexpr Geometry geometry(const KernelConfig& c) {
     return g;
 }
 
+// Rows that are stored at once: a warpgroup's, or each of its warps stores its own.
+constexpr i32 stored_rows(const KernelConfig& c) { return c.ahead ? 16 : kRowsPerWarpgroup; }
+
 // Folded families: the rows of warpgroup w in a job that starts at row0. Warpgroup 1 has the 64 rows from row0, warpgroup 0 those as far from the
 // sequence's end; where the two meet, warpgroup 1 has none: it gets rows past the end.
 constexpr i32 folded_row(i32 row0, i32 q_len, u32 w) {

@@ -16,6 +16,7 @@ struct TileRow {
     i32 consumers;
     bool pingpong;
     Layouts layouts;
+    bool ahead = false;  // KernelConfig::ahead
 };
 
 constexpr TileRow kTiles[] = {
@@ -80,7 +81,9 @@ constexpr void for_each_tile(F f) {
         const bool fp8 = is_fp8(r.family);
         // (The dealing producer of three e4m3 warpgroups does not fit in its 32 registers.)
         const bool dynamic = packed || m == Mask::causal || r.family == Family::prefill_short || (fp8 && r.consumers == 3);
-        return KernelConfig{r.family, fp8 ? Elem::e4m3 : out, out, m, r.head_dim, r.tile_n, r.stages, r.consumers, packed, dynamic, r.pingpong};
+        KernelConfig c{r.family, fp8 ? Elem::e4m3 : out, out, m, r.head_dim, r.tile_n, r.stages, r.consumers, packed, dynamic, r.pingpong};
+        c.ahead = r.ahead;
+        return c;
     };
     for (const TileRow& r : kTiles)
         for (Mask m : kMasks)

@@ -156,7 +156,7 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     }
     spec.q = spec_of(t.q, t.q.data, c.elem, p.packed, kRowsPerWarpgroup, columns);
     spec.k = spec_of(k, t.q.data, loaded_elem(c), p.packed, c.tile_n, columns);
-    spec.o = spec_of(t.o, t.q.data, c.out, p.packed, kRowsPerWarpgroup, kSlabBytes / elem_bytes(c.out));
+    spec.o = spec_of(t.o, t.q.data, c.out, p.packed, stored_rows(c), kSlabBytes / elem_bytes(c.out));
     if (!c.v_transposed) {
         spec.v = spec_of(v, t.q.data, loaded_elem(c), p.packed, c.tile_n, columns);
         return spec;

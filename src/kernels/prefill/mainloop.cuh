@@ -89,11 +89,13 @@ struct Mainloop {
     // s = Q K^T of the block in k's current slot: issued, not awaited.
     template <i32 N = kN>
     HOPFILL_INLINE void multiply_qk(float (&s)[N / 2]) {
-        const u64 a = k_major_descriptor(shared.q(row_group, 0)) + slot_offset<kGeometry.q_tile>(q);
-        const u64 b = k_major_descriptor(shared.k(ring, 0)) + slot_offset<kGeometry.kv_block>(k);
+        const u64 a = q_descriptor();
+        const u64 b = k_descriptor();
         multiply_rows<N>(s, a, b);
         sm90::wgmma_commit();
     }
+    HOPFILL_INLINE u64 q_descriptor() const { return k_major_descriptor(shared.q(row_group, 0)) + slot_offset<kGeometry.q_tile>(q); }
+    HOPFILL_INLINE u64 k_descriptor() const { return k_major_descriptor(shared.k(ring, 0)) + slot_offset<kGeometry.kv_block>(k); }
 
     template <i32 N>
     HOPFILL_INLINE static void multiply_rows(float (&s)[N / 2], u64 a, u64 b) {
