@@ -27,7 +27,7 @@ std::size_t hash(unsigned long long context, const KernelConfig& c) {
     std::size_t h = context;
     for (i32 field : {static_cast<i32>(c.family), static_cast<i32>(c.elem), static_cast<i32>(c.out), static_cast<i32>(c.mask), c.head_dim, c.tile_n,
                       c.stages, c.consumers, static_cast<i32>(c.packed), static_cast<i32>(c.dynamic), static_cast<i32>(c.pingpong), c.scale_block,
-                      static_cast<i32>(c.v_transposed)})
+                      static_cast<i32>(c.v_transposed), static_cast<i32>(c.ahead)})
         h = h * 31 + static_cast<std::size_t>(field);
     return h;
 }

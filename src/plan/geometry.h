@@ -148,14 +148,17 @@ constexpr i32 folded_row(i32 row0, i32 q_len, u32 w) {
 // prefill_fp8: whether a job's description holds its multipliers: consumers would wait for them, a load's latency and divisions.
 constexpr bool scales_in_jobs(const KernelConfig& c) { return is_fp8(c.family) && c.scale_block == 0; }
 
-// prefill_fp8: whether each consumer warp stores its own rows. (Two warpgroups at hd128 spilled; below, the epilogue is short.)
-constexpr bool stores_by_warps(const KernelConfig& c) { return is_fp8(c.family) && (c.head_dim > 128 || c.consumers == 3); }
+// Whether each consumer warp stores its own rows. (prefill_fp8: two warpgroups at hd128 spilled; below, the epilogue is short.)
+constexpr bool stores_by_warps(const KernelConfig& c) {
+    if (is_fp8(c.family)) return c.head_dim > 128 || c.consumers == 3;
+    return c.ahead || (is_main(c.family) && geometry(c).o_slabs % geometry(c).o_staged == 0);
+}
 // Rows that are stored at once.
 constexpr i32 stored_rows(const KernelConfig& c) { return stores_by_warps(c) ? rows_per_warp() : kRowsPerWarpgroup; }
 
-// prefill_fp8: whether a job's first K and the last V of the one before are asked for before its queries. The only slot for these is free when the job
+// Whether a job's first K and the last V of the one before are asked for before its queries. The only slot for these is free when the job
 // before has multiplied its last K: behind that, its last V would come too late by a whole load.
-constexpr bool queries_last(const KernelConfig& c) { return is_fp8(c.family) && geometry(c).q_slots == 1; }
+constexpr bool queries_last(const KernelConfig& c) { return (is_fp8(c.family) || is_main(c.family)) && geometry(c).q_slots == 1; }
 
 // KV blocks that a query tile reads, in units of tile_n keys from the sequence's start: [0, end), of which [0, unmasked) need no mask.
 struct KvRange {

@@ -47,6 +47,7 @@ struct KernelConfig {
     bool pingpong = false;    // named barriers let one consumer warpgroup issue its matrix products at a time
     i32 scale_block = 0;      // prefill_fp8: tokens that share a multiplier of q, k and v, 64 or 128; 0: all of a sequence
     bool v_transposed = false;  // prefill_fp8: v comes as [batch, kv_heads, head_dim, seq], packed [kv_heads, head_dim, tokens]
+    bool ahead = false;       // prefill_folded: Q K^T of a block runs beside the softmax of the block before it
 
     constexpr bool operator==(const KernelConfig&) const = default;
 };

@@ -16,6 +16,7 @@ struct TileRow {
     i32 consumers;
     bool pingpong;
     Layouts layouts;
+    bool ahead = false;  // KernelConfig::ahead
 };
 
 constexpr TileRow kTiles[] = {
@@ -24,10 +25,11 @@ constexpr TileRow kTiles[] = {
     {Family::prefill_short, 128, 64, 2, 2, false, Layouts::both},
     // Short prompts, causal. hd128: N = 64 wastes less of the diagonal of 1 x 128 tokens (4.2 us against 5.3 with N = 128 on an H100) and loads less
     // before the first product; from 1 x 256 on fewer steps count for more. Turns would make a warpgroup wait for one that has nothing to do.
-    {Family::prefill_folded, 64, 128, 3, 2, false, Layouts::both},
-    {Family::prefill_folded, 128, 64, 3, 2, false, Layouts::both},
-    {Family::prefill_folded, 128, 128, 2, 2, false, Layouts::both},
-    {Family::prefill_folded, 256, 64, 2, 2, false, Layouts::both},
+    // (Measured before Q K^T ran ahead; tuning_table.h has the kernels of then.)
+    {Family::prefill_folded, 64, 128, 3, 2, false, Layouts::both, true},
+    {Family::prefill_folded, 128, 64, 4, 2, false, Layouts::both, true},
+    {Family::prefill_folded, 128, 128, 2, 2, false, Layouts::both, true},
+    {Family::prefill_folded, 256, 64, 2, 2, false, Layouts::both, true},
     // hd64: the exponential unit binds. Long sequences want three warpgroups to keep it fed; 160 registers hold S, P and O at N = 128, and the 32
     // that are left to the producer do not hold the search of a ragged batch. Up to 1k tokens two warpgroups of smaller tiles waste less (307
     // against 279 TFLOP/s at 16 x 1024 causal).
@@ -80,7 +82,9 @@ constexpr void for_each_tile(F f) {
         const bool fp8 = is_fp8(r.family);
         // (The dealing producer of three e4m3 warpgroups does not fit in its 32 registers.)
         const bool dynamic = packed || m == Mask::causal || r.family == Family::prefill_short || (fp8 && r.consumers == 3);
-        return KernelConfig{r.family, fp8 ? Elem::e4m3 : out, out, m, r.head_dim, r.tile_n, r.stages, r.consumers, packed, dynamic, r.pingpong};
+        KernelConfig c{r.family, fp8 ? Elem::e4m3 : out, out, m, r.head_dim, r.tile_n, r.stages, r.consumers, packed, dynamic, r.pingpong};
+        c.ahead = r.ahead;
+        return c;
     };
     for (const TileRow& r : kTiles)
         for (Mask m : kMasks)

@@ -71,7 +71,7 @@ void add_slabs(Cases& cases) {
     std::vector<std::pair<Elem, i32>> boxes{{Elem::bf16, 64}, {Elem::bf16, 96},  {Elem::f16, 128},
                                             {Elem::bf16, 256}, {Elem::e4m3, 64}, {Elem::e4m3, 128}};
     for (const KernelConfig& k : kKernelTable.row)
-        for (const auto& box : {std::pair{k.elem, k.tile_n}, {k.elem, kRowsPerWarpgroup}, {k.out, kRowsPerWarpgroup}})
+        for (const auto& box : {std::pair{k.elem, k.tile_n}, {k.elem, kRowsPerWarpgroup}, {k.out, stored_rows(k)}})
             if (std::ranges::find(boxes, box) == boxes.end()) boxes.push_back(box);
     for (const auto& [elem, rows] : boxes) {
         const std::uint64_t element = static_cast<std::uint64_t>(elem_bytes(elem)), columns = 144 / element, heads = 3, seq = 150, batch = 2;

@@ -48,6 +48,7 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_fp8, Mask::full, true, 128},
     {Family::prefill_widened, Mask::causal, true},
     {Family::prefill_widened, Mask::full, false, 192},
+    {Family::prefill_folded, Mask::causal, true, 256},
 };
 constexpr int kPlanned = sizeof(kWanted) / sizeof(kWanted[0]);
 // And the quantiser of bf16 and of f16.

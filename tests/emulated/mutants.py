@@ -30,9 +30,9 @@ LIBRARIES = [
 ]
 
 # The programs of mutant_main.cpp (kWanted there, and the quantiser's two). Files of a family's folder are mutated in that family's programs first.
-CONFIGS = list(range(20))
-OF_FAMILY = {"prefill": [0, 1], "prefill_short": [2, 3], "prefill_fp8": [*range(4, 10), 14, 15], "prefill_folded": [10, 11],
-             "prefill_mixed": [12, 13], "prefill_widened": [16, 17], "quantize": [18, 19]}
+CONFIGS = list(range(21))
+OF_FAMILY = {"prefill": [0, 1], "prefill_short": [2, 3], "prefill_fp8": [*range(4, 10), 14, 15], "prefill_folded": [10, 11, 18],
+             "prefill_mixed": [12, 13], "prefill_widened": [16, 17], "quantize": [19, 20]}
 
 # What a missing order between threads shows as, depending on which access comes first.
 ORDER = {"read-before-arrival", "overwrite-before-release", "uninitialised-read", "race", "phase-lapped", "barrier-over-arrival"}
@@ -130,6 +130,9 @@ EQUIVALENT = [
     ("prefill_fp8/transpose.cuh", "}\nsm90::sync_warp();", "warp barrier removed", "",
      "as above: the Q of job j + 1 is released after the products with job j's V^T, which a transposing warp arrives for behind another barrier of"
      " its lanes, after their reads of slot j"),
+    ("prefill_folded/consumer_ahead.cuh", "const RowStore<C> store(params, shared, slot, warpgroup);\nsm90::sync_warp();", "warp barrier removed", "",
+     "as of mainloop.cuh: publish(j + 4) comes after each warpgroup's release of the Q of job j + 1 or later, and a warp's store, before that, has"
+     " barriers of its lanes behind their reads of slot j"),
     ("prefill_short/consumer.cuh", "} else {\nsm90::sync_warp();", "warp barrier removed", "",
      "the lanes' last read of the slot comes before the warp's wgmmas, which wait for all its lanes, or, of a warp without blocks, before the barrier"
      " that its release of Q follows"),

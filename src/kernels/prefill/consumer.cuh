@@ -106,7 +106,7 @@ struct Consumer : Mainloop<C, Scales> {
             finish_job(slot, o, inverse);
             if constexpr (!Base::kByReferences) break;
         }
-        if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();
+        finish_stores<C>();
         // Warpgroup 0 takes the arrival that the last warpgroup's last turn left, so that the barrier ends empty.
         if constexpr (C.pingpong) {
             if (warpgroup == 0) sm90::named_barrier_sync(kTurn, 256);

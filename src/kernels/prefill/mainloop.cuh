@@ -2,10 +2,10 @@
 // tensor core multiplies the block before's P by V (FlashAttention-3, algorithm 2). See SCHEDULE.md.
 #pragma once
 
-#include "prefill/epilogue.cuh"
 #include "prefill/mask.cuh"
 #include "prefill/shared.cuh"
 #include "prefill/softmax.cuh"
+#include "prefill/store.cuh"
 #include "sm90/wgmma.cuh"
 #include "tile/descriptor.cuh"
 #include "tile/fragment.cuh"
@@ -89,11 +89,13 @@ struct Mainloop {
     // s = Q K^T of the block in k's current slot: issued, not awaited.
     template <i32 N = kN>
     HOPFILL_INLINE void multiply_qk(float (&s)[N / 2]) {
-        const u64 a = k_major_descriptor(shared.q(row_group, 0)) + slot_offset<kGeometry.q_tile>(q);
-        const u64 b = k_major_descriptor(shared.k(ring, 0)) + slot_offset<kGeometry.kv_block>(k);
+        const u64 a = q_descriptor();
+        const u64 b = k_descriptor();
         multiply_rows<N>(s, a, b);
         sm90::wgmma_commit();
     }
+    HOPFILL_INLINE u64 q_descriptor() const { return k_major_descriptor(shared.q(row_group, 0)) + slot_offset<kGeometry.q_tile>(q); }
+    HOPFILL_INLINE u64 k_descriptor() const { return k_major_descriptor(shared.k(ring, 0)) + slot_offset<kGeometry.kv_block>(k); }
 
     template <i32 N>
     HOPFILL_INLINE static void multiply_rows(float (&s)[N / 2], u64 a, u64 b) {
@@ -227,7 +229,10 @@ struct Mainloop {
         sm90::sync_warp();
         if (warp_leader()) sm90::mbarrier_arrive(jobs.empty + slot);
         if constexpr (!Scales::columns_first()) scales.scale_columns(params, job.head, o);
-        store_output<C>(params, job, row_group, shared.o(row_group), o, inverse);
+        if constexpr (stores_by_warps(C))
+            store_rows<C>(params, job, row_group, shared.o(row_group), o, inverse);
+        else
+            store_output<C>(params, job, row_group, shared.o(row_group), o, inverse);
     }
 
     // The sums of a job whose last softmax step is done: writes the LSE, returns what its outputs are to be multiplied with.

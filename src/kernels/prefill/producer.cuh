@@ -40,19 +40,20 @@ struct Producer {
     }
 
     HOPFILL_INLINE void load_q(const Job& job) {
-        const RowCoord at = row_coord<C>(job.sequence, job.q_start, job.q_len);
 #pragma unroll
-        for (i32 w = 0; w < Shared<C>::kRowGroups; ++w) {
-            u64* full = shared.q_full(w) + q.at();
-            sm90::mbarrier_wait(shared.q_empty(w) + q.at(), q.empty_phase());
-            sm90::mbarrier_arrive_expect_bytes(full, kGeometry.q_rows);
-#pragma unroll
-            for (i32 s = 0; s < kGeometry.slabs; ++s)
-                sm90::tma_load(shared.q(w, q.at()) + s * kRowsPerWarpgroup * kSlabBytes, &params.q, full,
-                               {s * kGeometry.slab_columns, job.head, at.row + first_row<C>(job.row0, job.q_len, w), at.c3, kWrap<C>},
-                               sm90::CacheHint::evict_first);
-        }
+        for (i32 w = 0; w < Shared<C>::kRowGroups; ++w) load_q_rows(job, w);
         q.advance();
+    }
+    HOPFILL_INLINE void load_q_rows(const Job& job, i32 w) {
+        const RowCoord at = row_coord<C>(job.sequence, job.q_start, job.q_len);
+        u64* full = shared.q_full(w) + q.at();
+        sm90::mbarrier_wait(shared.q_empty(w) + q.at(), q.empty_phase());
+        sm90::mbarrier_arrive_expect_bytes(full, kGeometry.q_rows);
+#pragma unroll
+        for (i32 s = 0; s < kGeometry.slabs; ++s)
+            sm90::tma_load(shared.q(w, q.at()) + s * kRowsPerWarpgroup * kSlabBytes, &params.q, full,
+                           {s * kGeometry.slab_columns, job.head, at.row + first_row<C>(job.row0, job.q_len, w), at.c3, kWrap<C>},
+                           sm90::CacheHint::evict_first);
     }
 
     // One lane: hands a job to the consumers.
@@ -177,6 +178,7 @@ struct StreamProducer : Producer<C> {
                     if (n == blocks.first + 1) start_draw();
                     load_k(blocks, n - 1);
                     load_v(blocks, n);
+                    if (C.ahead && n == blocks.last) load_early_rows();
                 }
                 if (blocks.last == blocks.first) start_draw();
                 if constexpr (queries_last(C)) load_last_v(blocks);
@@ -310,6 +312,14 @@ private:
     static constexpr bool end_early() { return is_fp8(C.family) || C.family == Family::prefill_mixed; }
 
     HOPFILL_INLINE void open() {
+        if constexpr (C.ahead) {
+            // First what the longest chain begins with: the later rows, and the last block.
+            this->load_q_rows(job, 0);
+            load_k(blocks, blocks.last);
+            this->publish(job);
+            if (blocks.last == blocks.first) load_early_rows();
+            return;
+        }
         if constexpr (!Describe::any()) this->publish(job);
         if constexpr (!queries_last(C)) this->load_q(job);
         load_k(blocks, blocks.last);
@@ -318,6 +328,11 @@ private:
             Describe::add(this->params, job);
             this->publish(job);
         }
+    }
+    // Of a folded job: behind what the later rows' first two steps wait for.
+    HOPFILL_INLINE void load_early_rows() {
+        this->load_q_rows(job, 1);
+        this->q.advance();
     }
 };
 

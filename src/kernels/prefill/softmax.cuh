@@ -72,6 +72,37 @@ struct Softmax {
         }
     }
 
+    // step() in parts, for who has products to ask for between them: raise_to_maxima() says what the rows' exponents are less than their logits by,
+    // exponents() leaves the logits' registers, exponentials() ends with a row. The same operations on the same values.
+    template <i32 N>
+    HOPFILL_INLINE void raise_to_maxima(const float (&s)[N / 2], float scale_log2, float (&used)[2], float (&rescale)[2]) {
+        float top[2];
+        maxima<N, true>(s, top);
+#pragma unroll
+        for (i32 h = 0; h < 2; ++h) {
+            const float raised = sm90::max_float(reference[h], top[h] * scale_log2);
+            used[h] = raised == -sm90::infinity() ? 0.0f : raised;
+            rescale[h] = sm90::exp2_approx(reference[h] - used[h]);
+            reference[h] = raised;
+            sum[h] *= rescale[h];
+        }
+    }
+    template <i32 N>
+    HOPFILL_INLINE static void exponents(const float (&s)[N / 2], float (&e)[N / 2], float scale_log2, const float (&used)[2], i32 h) {
+#pragma unroll
+        for (i32 i = 0; i < N / 2; ++i)
+            if (fragment_half(i) == h) e[i] = sm90::fma_float(s[i], scale_log2, -used[h]);
+    }
+    template <i32 N>
+    HOPFILL_INLINE void exponentials(float (&e)[N / 2], i32 h) {
+#pragma unroll
+        for (i32 i = 0; i < N / 2; ++i)
+            if (fragment_half(i) == h) e[i] = sm90::exp2_approx(e[i]);
+#pragma unroll
+        for (i32 i = 0; i < N / 2; ++i)
+            if (fragment_half(i) == h) sum[h] += e[i];
+    }
+
     // As step(), but without this block's maxima: their comparisons and their way across the quad would be a fifth of a step, on its critical path.
     // Exponentials are taken by the references as they are; where the sums tell that a row has outgrown its reference, that is raised, by a power of
     // two, before the next block's logits are there. What exceeds P's range leaves sums or outputs that are not finite: Consumer has the job done

@@ -73,7 +73,7 @@ struct FoldedConsumer : Mainloop<C> {
             this->finish_sums(slot, softmax, inverse);
             this->finish_job(slot, o, inverse);
         }
-        if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();
+        finish_stores<C>();
     }
 };
 

@@ -3,7 +3,7 @@
 
 #include "prefill/block.cuh"
 #include "prefill/producer.cuh"
-#include "prefill_folded/consumer.cuh"
+#include "prefill_folded/consumer_ahead.cuh"
 
 namespace hopfill {
 
@@ -11,7 +11,12 @@ template <KernelConfig C>
 HOPFILL_KERNEL(geometry(C).threads)
 void prefill_folded_kernel(HOPFILL_GRID_CONSTANT const PrefillParams params) {
     static_assert(C.family == Family::prefill_folded && C.mask == Mask::causal && C.consumers == 2 && !C.pingpong);
-    run_block<C, StreamProducer<C>>(params, [&](const Shared<C>& shared, u32 warpgroup) { FoldedConsumer<C>(params, shared, warpgroup).run(); });
+    run_block<C, StreamProducer<C>>(params, [&](const Shared<C>& shared, u32 warpgroup) {
+        if constexpr (C.ahead)
+            AheadConsumer<C>(params, shared, warpgroup).run();
+        else
+            FoldedConsumer<C>(params, shared, warpgroup).run();
+    });
 }
 
 }  // namespace hopfill

@@ -72,7 +72,7 @@ struct Fp8FoldedConsumer : Fp8Consumer<C> {
             attend(o, inverse);
             this->finish_job((number - 1) % kJobSlots, o, inverse);
         }
-        if (sm90::thread_index() % 128 == 0) sm90::tma_store_wait_read<0>();
+        finish_stores<C>();
     }
 };
 

@@ -115,7 +115,7 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
             }
             finish(o, unit);
         }
-        finish_stores();
+        finish_stores<C>();
     }
 };
 

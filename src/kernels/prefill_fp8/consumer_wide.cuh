@@ -117,7 +117,7 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
             }
             finish(o, unit);
         }
-        finish_stores();
+        finish_stores<C>();
     }
 };
 

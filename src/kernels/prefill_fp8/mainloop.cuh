@@ -3,9 +3,9 @@
 
 #include "prefill/mask.cuh"
 #include "prefill/shared.cuh"
+#include "prefill/store.cuh"
 #include "prefill_fp8/scales.cuh"
 #include "prefill_fp8/softmax.cuh"
-#include "prefill_fp8/store.cuh"
 #include "sm90/fence.cuh"
 #include "sm90/wgmma.cuh"
 #include "tile/descriptor.cuh"

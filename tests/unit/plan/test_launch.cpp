@@ -76,6 +76,23 @@ TEST(MakeLaunch, TensorMapsCanBeEncoded) {
     }
 }
 
+// Warps that store their own rows ask for boxes of those.
+TEST(MakeLaunch, OutputBoxesAreWhatIsStoredAtOnce) {
+    for (const std::int64_t dim : {64, 128, 256})
+        for (const bool causal : {false, true}) {
+            AttentionProblem p = problem(1, 256, dim);
+            p.causal = causal;
+            for (int variant = 0; variant < planner::variants(); ++variant) {
+                const Result<Plan> plan = planner::plan_variant(p, {}, variant);
+                if (!plan) continue;
+                const Result<planner::LaunchSpec> launch = planner::make_launch(*plan, tensors_of(p));
+                ASSERT_TRUE(launch) << launch.error().text();
+                EXPECT_EQ(launch->o.box[2], launch->config.ahead ? 16u : 64u) << plan->kernel;
+                EXPECT_EQ(launch->q.box[2], 64u) << plan->kernel;
+            }
+        }
+}
+
 TEST(MakeLaunch, TransposedValuesComeInRowsOfTokens) {
     for (const std::int64_t dim : {48, 128, 256})
         for (const std::int64_t seq : {0, 1, 2, 101, 3000})

@@ -37,7 +37,7 @@ HOPFILL_INLINE void stage_slab(u8* to, const float (&o)[C.head_dim / 2], const f
 // A warp's rows to global memory. Its rows of a staging slot are free once the groups of its lane 0 that were stored from there have read them: where
 // there are fewer slots than slabs, a slab is staged while the one before is read.
 template <KernelConfig C>
-HOPFILL_INLINE void store_rows(const PrefillFp8Params& p, const Job& job, u32 row_group, u8* staging, const float (&o)[C.head_dim / 2],
+HOPFILL_INLINE void store_rows(const PrefillParams& p, const Job& job, u32 row_group, u8* staging, const float (&o)[C.head_dim / 2],
                                const float (&inverse)[2]) {
     constexpr Geometry kGeometry = geometry(C);
     constexpr i32 kColumns = kSlabBytes / elem_bytes(C.out), kSlots = kGeometry.o_staged;
@@ -52,7 +52,13 @@ HOPFILL_INLINE void store_rows(const PrefillFp8Params& p, const Job& job, u32 ro
 #pragma unroll
     for (i32 first = 0; first < kGeometry.o_slabs; first += kAtOnce) {
         u8* const slot = staging + first % kSlots * kGeometry.o_slab;
-        if (storer) sm90::tma_store_wait_read<kSlots / kAtOnce - 1>();
+        if (storer) {
+            // A job that comes again overwrites what it stored the first time.
+            if (repeats_jobs(C) && first == 0)
+                sm90::tma_store_wait<0>();
+            else
+                sm90::tma_store_wait_read<kSlots / kAtOnce - 1>();
+        }
         sm90::sync_warp();
 #pragma unroll
         for (i32 s = 0; s < kAtOnce; ++s) stage_slab<C>(slot + s * kGeometry.o_slab, o, inverse, first + s, thread);
@@ -69,8 +75,9 @@ HOPFILL_INLINE void store_rows(const PrefillFp8Params& p, const Job& job, u32 ro
 }
 
 // Before a consumer leaves: what it has staged is read.
+template <KernelConfig C>
 HOPFILL_INLINE void finish_stores() {
-    if (sm90::lane_index() == 0) sm90::tma_store_wait_read<0>();
+    if (sm90::thread_index() % (stores_by_warps(C) ? 32 : 128) == 0) sm90::tma_store_wait_read<0>();
 }
 
 }  // namespace hopfill
