@@ -25,11 +25,12 @@ constexpr TileRow kTiles[] = {
     {Family::prefill_short, 128, 64, 2, 2, false, Layouts::both},
     // Short prompts, causal. hd128: N = 64 wastes less of the diagonal of 1 x 128 tokens (4.2 us against 5.3 with N = 128 on an H100) and loads less
     // before the first product; from 1 x 256 on fewer steps count for more. Turns would make a warpgroup wait for one that has nothing to do.
-    // (Measured before Q K^T ran ahead; tuning_table.h has the kernels of then.)
-    {Family::prefill_folded, 64, 128, 3, 2, false, Layouts::both, true},
-    {Family::prefill_folded, 128, 64, 4, 2, false, Layouts::both, true},
+    // Q K^T ahead of the softmax takes 3% off 1 x 512 there (7.9 us against 8.1 on an H200), nothing off one or two steps of N = 64; at hd64 it costs
+    // 5 to 9%, at hd256 it is as fast.
+    {Family::prefill_folded, 64, 128, 3, 2, false, Layouts::both},
+    {Family::prefill_folded, 128, 64, 3, 2, false, Layouts::both},
     {Family::prefill_folded, 128, 128, 2, 2, false, Layouts::both, true},
-    {Family::prefill_folded, 256, 64, 2, 2, false, Layouts::both, true},
+    {Family::prefill_folded, 256, 64, 2, 2, false, Layouts::both},
     // hd64: the exponential unit binds. Long sequences want three warpgroups to keep it fed; 160 registers hold S, P and O at N = 128, and the 32
     // that are left to the producer do not hold the search of a ragged batch. Up to 1k tokens two warpgroups of smaller tiles waste less (307
     // against 279 TFLOP/s at 16 x 1024 causal).

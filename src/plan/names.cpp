@@ -43,7 +43,8 @@ std::string kernel_name(const KernelConfig& c) {
 
 std::string kernel_expression(const KernelConfig& c) {
     return fmt::format(
-        "hopfill::KernelConfig{{hopfill::Family::{}, hopfill::Elem::{}, hopfill::Elem::{}, hopfill::Mask::{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}}}",
+        "hopfill::KernelConfig{{hopfill::Family::{}, hopfill::Elem::{}, hopfill::Elem::{}, hopfill::Mask::{}, {}, {}, {}, {}, {}, {}, {}, "
+        "{}, {}, {}}}",
         text(c.family), text(c.elem), text(c.out), text(c.mask), c.head_dim, c.tile_n, c.stages, c.consumers, c.packed, c.dynamic, c.pingpong,
         c.scale_block, c.v_transposed, c.ahead);
 }

@@ -22,14 +22,11 @@ constexpr KernelConfig kTuningTable[] = {
     candidate(64, Mask::full, 192, 2, 2, true, false),
     candidate(256, Mask::causal, 64, 2, 2, true, true),
     candidate(256, Mask::full, 64, 2, 2, true, false),
-    // As the table's were before Q K^T ran ahead, and other tiles of those where it does.
-    folded(64, 128, 3, false),
-    folded(128, 64, 3, false),
+    // As the table's, with Q K^T ahead of the softmax or not.
     folded(128, 128, 2, false),
-    folded(256, 64, 2, false),
-    folded(64, 64, 4, true),
-    folded(128, 64, 3, true),
-    folded(128, 96, 2, true),
+    folded(64, 128, 3, true),
+    folded(128, 64, 4, true),
+    folded(256, 64, 2, true),
 };
 constexpr i32 kTuningRows = sizeof(kTuningTable) / sizeof(kTuningTable[0]);
 

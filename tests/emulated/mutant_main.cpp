@@ -28,6 +28,7 @@ struct Wanted {
     i32 head_dim = 64, scale_block = 0, consumers = 2;
     bool v_transposed = false;
     Elem out = Elem::bf16;
+    bool ahead = false;
 };
 constexpr Wanted kWanted[] = {
     {Family::prefill, Mask::causal, true},
@@ -48,7 +49,7 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_fp8, Mask::full, true, 128},
     {Family::prefill_widened, Mask::causal, true},
     {Family::prefill_widened, Mask::full, false, 192},
-    {Family::prefill_folded, Mask::causal, true, 256},
+    {Family::prefill_folded, Mask::causal, true, 128, 0, 2, false, Elem::bf16, true},
 };
 constexpr int kPlanned = sizeof(kWanted) / sizeof(kWanted[0]);
 // And the quantiser of bf16 and of f16.
@@ -58,7 +59,7 @@ constexpr int find(const Wanted& w) {
     for (int i = 0; i < kKernelTable.size + kFirstUseTable.size; ++i) {
         const KernelConfig c = at(i);
         if (c.family == w.family && c.mask == w.mask && c.packed == w.packed && c.out == w.out && c.head_dim == w.head_dim &&
-            c.scale_block == w.scale_block && c.consumers == w.consumers && c.v_transposed == w.v_transposed)
+            c.scale_block == w.scale_block && c.consumers == w.consumers && c.v_transposed == w.v_transposed && c.ahead == w.ahead)
             return i;
     }
     return -1;

@@ -185,7 +185,7 @@ struct StreamProducer : Producer<C> {
             }
             const Blocks before = blocks;
             const bool had = some;
-            if (repeats_jobs(C) && leader) keep(before);
+            if (repeats_jobs(C) && !queries_last(C) && leader) keep(before);
             sm90::sync_warp();
             take_next();
             const bool ends = (end_early() || repeats_jobs(C)) && !some && had;

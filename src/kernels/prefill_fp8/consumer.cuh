@@ -54,7 +54,7 @@ struct Fp8Consumer : Fp8Mainloop<C> {
                 for (; n >= 0; --n) step<false>(o, p, n);
                 release_q();
                 const u32 done = (number - 1) % kJobSlots;
-                const float unit = sums_by_products(C) ? 0.0f : scales.output(params, shared.job(done));
+                const float unit = sums_by_products(C) ? 0.0f : scales.output(shared.job(done));
 
                 if (!wait_job()) {
                     float t[columns() / 2], inverse[2];
@@ -64,7 +64,7 @@ struct Fp8Consumer : Fp8Mainloop<C> {
                     if constexpr (!sums_by_products(C)) finish_sums(shared.job(done), softmax, softmax.reference, unit, inverse);
                     collect(o, t, taken - 1);
                     if constexpr (sums_by_products(C))
-                        finish_sums(shared.job(done), softmax, softmax.reference, scales.output(params, shared.job(done)), inverse);
+                        finish_sums(shared.job(done), softmax, softmax.reference, scales.output(shared.job(done)), inverse);
                     finish_job(done, o, inverse);
                     break;
                 }
@@ -83,7 +83,7 @@ struct Fp8Consumer : Fp8Mainloop<C> {
                     softmax.reset();
                 advance<true>(o, p, s, t, n, limit);
                 if constexpr (sums_by_products(C)) {
-                    finish_sums(shared.job(done), softmax, reference, scales.output(params, shared.job(done)), inverse);
+                    finish_sums(shared.job(done), softmax, reference, scales.output(shared.job(done)), inverse);
                     softmax.reset_sums();
                 }
                 finish_job(done, o, inverse);

@@ -62,7 +62,7 @@ struct Fp8FoldedConsumer : Fp8Consumer<C> {
         sm90::wgmma_fence();
         this->template multiply_pv<columns()>(t, p, taken - 1, 0);
         this->collect(o, t, taken - 1);
-        this->finish_sums(finished(), softmax, softmax.reference, scales.output(params, finished()), inverse);
+        this->finish_sums(finished(), softmax, softmax.reference, scales.output(finished()), inverse);
     }
 
     HOPFILL_INLINE void run() {

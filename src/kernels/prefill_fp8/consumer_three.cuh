@@ -110,7 +110,7 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
                     if (n < 0) break;
                     make_block<false>(p, n, limit);
                 }
-                unit = scales.output(params, shared.job((number - 1) % kJobSlots));
+                unit = scales.output(shared.job((number - 1) % kJobSlots));
                 if (!this->wait_job()) break;
             }
             finish(o, unit);

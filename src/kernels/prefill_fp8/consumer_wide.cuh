@@ -112,7 +112,7 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
                 }
 #pragma unroll 1
                 for (; n >= 0; --n) step<false>(o, n, limit);
-                unit = scales.output(params, shared.job((number - 1) % kJobSlots));
+                unit = scales.output(shared.job((number - 1) % kJobSlots));
                 if (!this->wait_job()) break;
             }
             finish(o, unit);

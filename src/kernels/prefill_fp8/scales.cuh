@@ -74,9 +74,9 @@ struct DescribeScales {
     HOPFILL_INLINE static void add(const PrefillParams& params, Job& job) {
         const PrefillFp8Params& p = static_cast<const PrefillFp8Params&>(params);
         const i32 kv_head = job.head / p.heads_per_kv_head;
-        const float k = load_scale(p.k_scale, job.sequence, kv_head, 0, job.kv_len);
+        const float q = load_scale(p.q_scale, job.sequence, job.head, 0, job.kv_len), k = load_scale(p.k_scale, job.sequence, kv_head, 0, job.kv_len);
         job.unit = load_scale(p.v_scale, job.sequence, kv_head, 0, job.kv_len);
-        job.logit = at_least(p.scale_log2 * load_scale(p.q_scale, job.sequence, job.head, 0, job.kv_len) * k, kSmallestFactor);
+        job.logit = at_least(p.scale_log2 * q * k, kSmallestFactor);
     }
 };
 
@@ -108,7 +108,7 @@ struct JobScales {
     }
 
     // What a finished job's output is to be multiplied with.
-    HOPFILL_INLINE float output(const PrefillFp8Params& p, const Job* job) const {
+    HOPFILL_INLINE float output([[maybe_unused]] const Job* job) const {
         if constexpr (scales_in_jobs(C))
             return sm90::load_shared(&job->unit);
         else
