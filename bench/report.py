@@ -26,8 +26,9 @@ FULL = """# Results
 
 Every point of `bench/grids.json`, with the goals that it is held to, made by `bench/report.py` from the `.jsonl` files here: one line for each
 (grid, case, implementation), with its time, spread, kernel and evidence key, or a note that says why there is none. Random inputs, graph replay,
-all implementations in turn on one GPU, a matrix product of 8192^3 (GEMM) in every round."""
-MORE = "Every point in TFLOP/s, ragged batches, FP8 accuracy, host times and versions: [bench/results](bench/results/README.md)."
+all implementations in turn on one GPU, a matrix product of 8192^3 (GEMM) in every round. GPUs come by the date of their run, the newest first; a row's
+key says which machine code it is of."""
+MORE = "Every point in TFLOP/s, ragged batches, FP8 accuracy, host times, versions, and other GPUs: [bench/results](bench/results/README.md)."
 DASH = "–"
 ACCURACY = "accuracy-"  # before the name of a GPU's file: accuracy.py's rows
 
@@ -294,7 +295,7 @@ def main(argv: list[str]) -> int:
             results.write(into, results.read(file))
             continue
         results.write(into, results.replace(results.read(into), results.read(file)))
-    cases, sections, briefs = load(), [], []
+    cases, newest_first = load(), []
     for path in sorted(options.results.glob("*.jsonl")):
         if path.name.startswith(ACCURACY):
             continue
@@ -306,8 +307,9 @@ def main(argv: list[str]) -> int:
             plots = {d: plot(rows, cases, d, path.stem, options.results) for d in ("bf16", "e4m3")}
             drawn = accuracy_report.plot(accuracy, path.stem, options.results) if accuracy else None
             plots["accuracy"] = [drawn] if drawn else []
-        sections.append(gpu_section(rows, cases, plots, accuracy))
-        briefs.append(gpu_brief(rows, cases, plots))
+        newest_first.append((max(r["date"] for r in rows), gpu_section(rows, cases, plots, accuracy), gpu_brief(rows, cases, plots)))
+    newest_first.sort(reverse=True)
+    sections = [section for _, section, _ in newest_first]
     if not sections:
         print("report: no timed rows in", options.results, file=sys.stderr)
         return 1
@@ -320,7 +322,7 @@ def main(argv: list[str]) -> int:
         print(f"report: README.md lacks the markers {BEGIN} and {END}", file=sys.stderr)
         return 2
     before, rest = readme.split(BEGIN, 1)
-    README.write_text(before + BEGIN + "\n\n" + "\n\n".join(briefs) + "\n\n" + MORE + "\n\n" + END + rest.split(END, 1)[1])
+    README.write_text(before + BEGIN + "\n\n" + newest_first[0][2] + "\n\n" + MORE + "\n\n" + END + rest.split(END, 1)[1])
     (options.results / "README.md").write_text(text)
     print(f"README.md and {options.results.name}/README.md rewritten from {len(sections)} GPU(s)")
     return 0
