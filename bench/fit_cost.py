@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import least_squares
 
-SMS = 132  # of an H100
+SMS = 132  # of an H100 and an H200
 KERNEL = re.compile(r"(prefill_short|prefill_folded|prefill_fp8_folded|prefill_fp8|prefill_mixed|prefill)_\w+?_hd(\d+)_\w+?_m(\d+)n(\d+)s")
 BYTES = {"bf16": 2, "f16": 2, "e4m3": 1}
 
@@ -57,7 +57,7 @@ def model(p: Point, launch: float, bandwidth: float, job: float, step: float, fu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, nargs="?", default=Path(__file__).parent / "results/h100-80gb-hbm3.jsonl")
+    parser.add_argument("results", type=Path, nargs="?", default=Path(__file__).parent / "results/h200.jsonl")
     rows = [json.loads(line) for line in parser.parse_args().results.read_text().splitlines()]
     ours = [r for r in rows if r["impl"] == "hopfill" and r["dtype"] in ("bf16", "e4m3") and r["us"]]
     points = [point(r) for r in ours if r["grid"] in ("headline", "throughput")]

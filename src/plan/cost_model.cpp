@@ -11,8 +11,8 @@
 namespace hopfill::planner {
 namespace {
 
-constexpr double kLaunchUs = 1.37;
-constexpr double kBytesPerUs = 2.70e6;
+constexpr double kLaunchUs = 1.77;
+constexpr double kBytesPerUs = 3.45e6;  // of an H200; an H100 has 2.70e6, which changes no choice
 constexpr int kH100Multiprocessors = 132;
 // Copies of K and V in 16 bits: a launch of its own, and what it moves at the rate of the quantiser's launches, which are like it. (16k
 // tokens of 2,048 channels: modelled 83 us, measured 70 to 78 with a mask, 27 to 169 without one: the difference of two longer times.)
@@ -30,27 +30,27 @@ struct TileCost {
 };
 
 constexpr TileCost kCosts[] = {
-    {Family::prefill_short, 64, 64, 2, 1.20, 0.420, 0.970},  // interpolated
-    {Family::prefill_short, 128, 64, 2, 1.48, 0.560, 0.970},
+    {Family::prefill_short, 64, 64, 2, 0.85, 0.420, 0.970},  // interpolated
+    {Family::prefill_short, 128, 64, 2, 1.10, 0.560, 0.970},
     // Too few points to fit all of them: from the table of prefill_folded/SCHEDULE.md and the headline.
-    {Family::prefill_folded, 64, 128, 2, 1.50, 0.850, 1.000},
-    {Family::prefill_folded, 128, 64, 2, 0.91, 0.786, 1.000},
-    {Family::prefill_folded, 128, 128, 2, 1.30, 1.410, 1.000},
-    {Family::prefill_folded, 256, 64, 2, 2.85, 1.130, 1.000},
-    {Family::prefill, 64, 128, 2, 1.00, 1.134, 0.970},
-    {Family::prefill, 64, 128, 3, 1.21, 1.416, 1.038},
-    {Family::prefill, 96, 128, 2, 1.06, 1.300, 1.000},  // interpolated
-    {Family::prefill, 128, 128, 2, 1.67, 1.405, 1.059},
-    {Family::prefill, 192, 96, 2, 3.00, 1.780, 1.005},  // interpolated
-    {Family::prefill, 256, 64, 2, 4.49, 1.445, 0.958},
-    {Family::prefill_fp8, 64, 128, 2, 2.18, 1.020, 1.014},
-    {Family::prefill_fp8, 64, 192, 3, 2.32, 2.018, 0.983},
-    {Family::prefill_fp8, 128, 128, 2, 2.22, 1.432, 0.970},
-    {Family::prefill_fp8, 128, 128, 3, 2.68, 1.948, 0.996},
-    {Family::prefill_fp8, 256, 128, 2, 5.12, 2.213, 1.005},
+    {Family::prefill_folded, 64, 128, 2, 1.10, 0.850, 1.000},
+    {Family::prefill_folded, 128, 64, 2, 0.68, 0.735, 1.000},
+    {Family::prefill_folded, 128, 128, 2, 1.23, 1.205, 1.000},
+    {Family::prefill_folded, 256, 64, 2, 2.45, 1.130, 1.000},
+    {Family::prefill, 64, 128, 2, 0.97, 1.100, 0.970},
+    {Family::prefill, 64, 128, 3, 1.12, 1.378, 1.018},
+    {Family::prefill, 96, 128, 2, 1.20, 1.245, 1.000},  // interpolated
+    {Family::prefill, 128, 128, 2, 1.23, 1.410, 1.033},
+    {Family::prefill, 192, 96, 2, 2.78, 1.730, 0.985},  // interpolated
+    {Family::prefill, 256, 64, 2, 4.16, 1.404, 0.971},
+    {Family::prefill_fp8, 64, 128, 2, 1.15, 0.959, 0.995},
+    {Family::prefill_fp8, 64, 192, 3, 0.90, 1.895, 0.973},
+    {Family::prefill_fp8, 128, 128, 2, 1.95, 1.195, 0.981},
+    {Family::prefill_fp8, 128, 128, 3, 1.51, 1.752, 0.982},
+    {Family::prefill_fp8, 256, 128, 2, 1.65, 2.131, 1.004},
     // As of prefill_folded: from the table of prefill_fp8/SCHEDULE.md, as shares of what prefill_fp8 takes.
-    {Family::prefill_fp8_folded, 64, 128, 2, 2.60, 0.660, 1.000},
-    {Family::prefill_fp8_folded, 128, 128, 2, 2.65, 1.080, 1.000},
+    {Family::prefill_fp8_folded, 64, 128, 2, 1.50, 0.750, 1.000},
+    {Family::prefill_fp8_folded, 128, 128, 2, 2.14, 1.020, 1.000},
     // From four points each.
     {Family::prefill_mixed, 64, 128, 2, 1.00, 2.100, 0.970},
     {Family::prefill_mixed, 128, 128, 2, 1.80, 2.800, 1.000},
