@@ -149,7 +149,8 @@ constexpr i32 folded_row(i32 row0, i32 q_len, u32 w) {
 constexpr bool scales_in_jobs(const KernelConfig& c) { return is_fp8(c.family) && c.scale_block == 0; }
 
 // Whether each consumer warp stores its own rows: where outputs are wide, or three warpgroups wait for each other. (prefill_fp8: two warpgroups at
-// hd128 spilled. In 16 bits four stores for one cost 1 to 2% of a short prompt at hd64 and hd128, and gain 1 to 4% above.)
+// hd128 spilled. In 16 bits four stores for one cost 1 to 2% of a short prompt at hd64 and hd128, and gain 1 to 4% at hd256; hd192 has two slots for
+// three slabs, so that a slot's last store would lie now one, now two back.)
 constexpr bool stores_by_warps(const KernelConfig& c) {
     if (is_fp8(c.family)) return c.head_dim > 128 || c.consumers == 3;
     return c.ahead || (is_main(c.family) && c.head_dim > 128 && geometry(c).o_slabs % geometry(c).o_staged == 0);

@@ -9,11 +9,6 @@ constexpr KernelConfig candidate(i32 head_dim, Mask mask, i32 tile_n, i32 stages
     return {Family::prefill, Elem::bf16, Elem::bf16, mask, head_dim, tile_n, stages, consumers, packed, dynamic, pingpong};
 }
 
-// Folded, dense.
-constexpr KernelConfig folded(i32 head_dim, i32 tile_n, i32 stages, bool ahead) {
-    return {Family::prefill_folded, Elem::bf16, Elem::bf16, Mask::causal, head_dim, tile_n, stages, 2, false, true, false, 0, false, ahead};
-}
-
 constexpr KernelConfig kTuningTable[] = {
     candidate(128, Mask::causal, 128, 2, 2, false, true),
     candidate(128, Mask::causal, 160, 2, 2, true, true),
@@ -22,11 +17,8 @@ constexpr KernelConfig kTuningTable[] = {
     candidate(64, Mask::full, 192, 2, 2, true, false),
     candidate(256, Mask::causal, 64, 2, 2, true, true),
     candidate(256, Mask::full, 64, 2, 2, true, false),
-    // As the table's, with Q K^T ahead of the softmax or not.
-    folded(128, 128, 2, false),
-    folded(64, 128, 3, true),
-    folded(128, 64, 4, true),
-    folded(256, 64, 2, true),
+    // As the table's, but with Q K^T behind the softmax.
+    {Family::prefill_folded, Elem::bf16, Elem::bf16, Mask::causal, 128, 128, 2, 2, false, true, false},
 };
 constexpr i32 kTuningRows = sizeof(kTuningTable) / sizeof(kTuningTable[0]);
 

@@ -50,6 +50,7 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_widened, Mask::causal, true},
     {Family::prefill_widened, Mask::full, false, 192},
     {Family::prefill_folded, Mask::causal, true, 128, 0, 2, false, Elem::bf16, true},
+    {Family::prefill, Mask::full, false, 256},
 };
 constexpr int kPlanned = sizeof(kWanted) / sizeof(kWanted[0]);
 // And the quantiser of bf16 and of f16.

@@ -1,4 +1,4 @@
-// A consumer warpgroup of the folded family that keeps two tiles of logits: Q K^T of block n - 1 runs beside the softmax of block n. See SCHEDULE.md.
+// A consumer warpgroup of the folded family whose Q K^T of block n - 1 runs beside the softmax of block n. See SCHEDULE.md.
 #pragma once
 
 #include "prefill_folded/consumer.cuh"
@@ -9,13 +9,15 @@ namespace hopfill {
 template <KernelConfig C>
 struct AheadConsumer : FoldedConsumer<C> {
     using Base = FoldedConsumer<C>;
-    using Base::k, Base::v, Base::q, Base::shared, Base::params, Base::warpgroup, Base::jobs, Base::kGeometry, Base::kN, Base::kD;
+    using Base::k, Base::v, Base::q, Base::shared, Base::params, Base::warpgroup, Base::jobs, Base::kN, Base::kD;
     using Base::multiply_qk, Base::release, Base::warp_leader, Base::first_key;
     using Logits = float[kN / 2];
 
-    // Logits, exponentials, P and O together are more than a thread has at N = 128 beside hd128, and at hd256. There P V is complete, and P's
-    // registers are free, before the next Q K^T is asked for.
+    // Logits, exponentials, P and O together are more than a thread has: P V is complete, and P's registers are free, before the next Q K^T is asked
+    // for.
     static constexpr bool kOneProduct = kN + kN / 4 + kD / 2 > 192;
+    // K[last - 1] is asked for before the queries that warpgroup 1 waits for: it needs a slot of its own, or neither would come.
+    static_assert(kOneProduct && C.stages >= 2 && kD <= 128);
 
     HOPFILL_INLINE AheadConsumer(const PrefillParams& p, Shared<C> s, u32 w) : Base(p, s, w) {}
 
@@ -85,31 +87,22 @@ struct AheadConsumer : FoldedConsumer<C> {
         sm90::compute_before_wait(softmax.sum[0]);
         // Between P V and Q K^T the tensor core waits: for as little as there are registers for.
         u64 queries = 0, keys = 0;
-        if constexpr (More && kD <= 128) find_operands(queries, keys);
-        if constexpr (kOneProduct) {
-            sm90::wgmma_wait<0>();
-            sm90::pin_registers(o);
-        }
+        if constexpr (More) find_operands(queries, keys);
+        sm90::wgmma_wait<0>();
+        sm90::pin_registers(o);
         if constexpr (More) k.wait_full();
-        if constexpr (More && kD > 128) find_operands(queries, keys);
         softmax.template exponents<kN>(s, e, params.scale_log2, used, 1);
         if constexpr (More) {
             sm90::wgmma_fence();
             this->template multiply_rows<kN>(s, queries, keys);
             sm90::wgmma_commit();
         }
-        if constexpr (kOneProduct) release(v);
+        release(v);
         softmax.template exponentials<kN>(e, 1);
-        if constexpr (!kOneProduct) {
-            sm90::compute_before_wait(softmax.sum[1]);
-            sm90::wgmma_wait<More ? 1 : 0>();
-            sm90::pin_registers(o);
-            release(v);
-        }
         pack_fragments<C.elem, kN>(e, p);
         this->rescale_rows(o, rescale);
         if constexpr (More) {
-            if constexpr (kOneProduct) sm90::compute_before_wait(softmax.sum[1]);
+            sm90::compute_before_wait(softmax.sum[1]);
             complete_qk(s);
         }
     }

@@ -21,10 +21,8 @@ struct Fp8Consumer : Fp8Mainloop<C> {
 
     HOPFILL_INLINE Fp8Consumer(const PrefillFp8Params& p, Shared<C> s, u32 w) : Base(p, s, w) {}
 
-    // Keys that this thread's first row sees: found before the products are issued, or beside them. Where the one spills at hd128 with a causal mask,
-    // the other does not.
+    // Keys that this thread's first row sees: folded kernels find them once a job, the others beside the products.
     static constexpr bool limit_first() { return is_folded(C.family); }
-    HOPFILL_INLINE i32 limit() const { return limit_first() ? this->visible(job()) : 0; }
 
     // Q K^T of block n beside P V of the block before.
     template <bool Masked>
@@ -49,7 +47,7 @@ struct Fp8Consumer : Fp8Mainloop<C> {
             for (;;) {
                 --n;
 #pragma unroll 1
-                for (; n >= sm90::load_shared(&job()->unmasked); --n) step<true>(o, p, n, limit());
+                for (; n >= sm90::load_shared(&job()->unmasked); --n) step<true>(o, p, n);
 #pragma unroll 1
                 for (; n >= 0; --n) step<false>(o, p, n);
                 release_q();
@@ -74,14 +72,13 @@ struct Fp8Consumer : Fp8Mainloop<C> {
                 wait_q();
                 // Sums by products come with the job's last P V, behind the next job's first maxima.
                 if constexpr (!sums_by_products(C)) finish_sums(shared.job(done), softmax, softmax.reference, unit, inverse);
-                const i32 limit = this->limit();
                 issue(s, t, p);
                 const float reference[2] = {softmax.reference[0], softmax.reference[1]};
                 if constexpr (sums_by_products(C))
                     softmax.reset_references();
                 else
                     softmax.reset();
-                advance<true>(o, p, s, t, n, limit);
+                advance<true>(o, p, s, t, n, 0);
                 if constexpr (sums_by_products(C)) {
                     finish_sums(shared.job(done), softmax, reference, scales.output(shared.job(done)), inverse);
                     softmax.reset_sums();

@@ -139,7 +139,7 @@ struct Transposer {
         constexpr bool kAhead = C.scale_block != 0 || !queries_last(C);
         for (Task task = next_task(); task.blocks != kNoMoreJobs;) {
 #pragma unroll 1
-            for (i32 n = task.blocks - 1; n >= kAhead; --n) transpose_block(task, n, task, n - 1);
+            for (i32 n = task.blocks - 1; n >= (kAhead ? 1 : 0); --n) transpose_block(task, n, task, n - 1);
             const Task last = task;
             task = next_task();
             if constexpr (kAhead) transpose_block(last, 0, task, task.blocks - 1);

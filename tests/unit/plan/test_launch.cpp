@@ -78,7 +78,7 @@ TEST(MakeLaunch, TensorMapsCanBeEncoded) {
 
 // Warps that store their own rows ask for boxes of those.
 TEST(MakeLaunch, OutputBoxesAreWhatIsStoredAtOnce) {
-    for (const std::int64_t dim : {64, 128, 256})
+    for (const std::int64_t dim : {64, 128, 192, 256})
         for (const bool causal : {false, true}) {
             AttentionProblem p = problem(1, 256, dim);
             p.causal = causal;
@@ -88,7 +88,7 @@ TEST(MakeLaunch, OutputBoxesAreWhatIsStoredAtOnce) {
                 const Result<planner::LaunchSpec> launch = planner::make_launch(*plan, tensors_of(p));
                 ASSERT_TRUE(launch) << launch.error().text();
                 const KernelConfig& c = launch->config;
-                const bool by_warps = c.ahead || (c.family == Family::prefill && c.head_dim > 128);
+                const bool by_warps = c.ahead || (c.family == Family::prefill && c.head_dim == 256);
                 EXPECT_EQ(launch->o.box[2], by_warps ? 16u : 64u) << plan->kernel;
                 EXPECT_EQ(launch->q.box[2], 64u) << plan->kernel;
             }
