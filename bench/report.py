@@ -26,9 +26,9 @@ FULL = """# Results
 
 Every point of `bench/grids.json`, with the goals that it is held to, made by `bench/report.py` from the `.jsonl` files here: one line for each
 (grid, case, implementation), with its time, spread, kernel and evidence key, or a note that says why there is none. Random inputs, graph replay,
+all implementations in turn on one GPU, a matrix product of 8192^3 (GEMM) in every round. GPUs come by the date of their run, the newest first; a
+row's key says which machine code it is of. An H100's last run, of the kernels of then: [h100-2026-11-24.md](h100-2026-11-24.md)."""
 MORE = "Every point in TFLOP/s, ragged batches, FP8 accuracy, host times, versions, other GPUs: [bench/results](bench/results/README.md)."
-key says which machine code it is of."""
-MORE = "Every point in TFLOP/s, ragged batches, FP8 accuracy, host times, versions, and other GPUs: [bench/results](bench/results/README.md)."
 DASH = "–"
 ACCURACY = "accuracy-"  # before the name of a GPU's file: accuracy.py's rows
 
