@@ -137,7 +137,7 @@ EQUIVALENT = [
      " barriers of its lanes behind their reads of slot j"),
     ("prefill_folded/consumer_ahead.cuh", "q.wait_full();\nsm90::sync_warp();", "warp barrier removed", "",
      "the phase that a lane waits for could only be lapped by Q1 of job j + 2, in the same of two slots. That is loaded behind K[last] of job j + 2,"
-     " which waits for a slot that this warp gives back when it skips a block of job j or j + 1, behind a barrier of its lanes; and a job has a block"),
+     " which waits for a slot that this warp gives back when it skips a block of job j or j + 1, behind a barrier of its lanes; a job has a block"),
     ("prefill_short/consumer.cuh", "} else {\nsm90::sync_warp();", "warp barrier removed", "",
      "the lanes' last read of the slot comes before the warp's wgmmas, which wait for all its lanes, or, of a warp without blocks, before the barrier"
      " that its release of Q follows"),
