@@ -138,6 +138,9 @@ EQUIVALENT = [
     ("prefill_folded/consumer_ahead.cuh", "q.wait_full();\nsm90::sync_warp();", "warp barrier removed", "",
      "the phase that a lane waits for could only be lapped by Q1 of job j + 2, in the same of two slots. That is loaded behind K[last] of job j + 2,"
      " which waits for a slot that this warp gives back when it skips a block of job j or j + 1, behind a barrier of its lanes; a job has a block"),
+    ("plan/geometry.h", "    if (c.mask == Mask::full) return", "KV range", ", ceil_div(kv_len, c.tile_n)}",
+     "without a mask only the last block has keys past the sequence's end. It is the first that a consumer takes, and first blocks are"
+     " masked whatever `unmasked` says (start_softmax, first_block, make_block and end_block with Masked)"),
     ("prefill_short/consumer.cuh", "} else {\nsm90::sync_warp();", "warp barrier removed", "",
      "the lanes' last read of the slot comes before the warp's wgmmas, which wait for all its lanes, or, of a warp without blocks, before the barrier"
      " that its release of Q follows"),
