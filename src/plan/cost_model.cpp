@@ -43,14 +43,14 @@ constexpr TileCost kCosts[] = {
     {Family::prefill, 128, 128, 2, 1.23, 1.410, 1.033},
     {Family::prefill, 192, 96, 2, 2.78, 1.730, 0.985},  // interpolated
     {Family::prefill, 256, 64, 2, 4.16, 1.404, 0.971},
-    {Family::prefill_fp8, 64, 128, 2, 1.15, 0.959, 0.995},
-    {Family::prefill_fp8, 64, 192, 3, 0.90, 1.895, 0.973},
-    {Family::prefill_fp8, 128, 128, 2, 1.95, 1.195, 0.981},
-    {Family::prefill_fp8, 128, 128, 3, 1.51, 1.752, 0.982},
-    {Family::prefill_fp8, 256, 128, 2, 1.65, 2.131, 1.004},
+    {Family::prefill_fp8, 64, 128, 2, 1.02, 0.974, 0.998},
+    {Family::prefill_fp8, 64, 192, 3, 1.14, 1.834, 0.984},
+    {Family::prefill_fp8, 128, 128, 2, 1.33, 1.282, 1.023},
+    {Family::prefill_fp8, 128, 128, 3, 1.36, 1.729, 1.002},
+    {Family::prefill_fp8, 256, 128, 2, 1.39, 2.149, 0.981},
     // As of prefill_folded: from the table of prefill_fp8/SCHEDULE.md, as shares of what prefill_fp8 takes.
-    {Family::prefill_fp8_folded, 64, 128, 2, 1.50, 0.750, 1.000},
-    {Family::prefill_fp8_folded, 128, 128, 2, 2.14, 1.020, 1.000},
+    {Family::prefill_fp8_folded, 64, 128, 2, 1.30, 0.700, 1.000},
+    {Family::prefill_fp8_folded, 128, 128, 2, 1.65, 0.980, 1.000},
     // From four points each.
     {Family::prefill_mixed, 64, 128, 2, 1.00, 2.100, 0.970},
     {Family::prefill_mixed, 128, 128, 2, 1.80, 2.800, 1.000},

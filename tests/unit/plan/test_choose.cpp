@@ -54,18 +54,19 @@ TEST(Choose, GridsAreBoundedByJobsAndMultiprocessors) {
     }
 }
 
-// What an H100 was measured with: no more than 33 heads (66 of four tiles below hd256), and no more than 32 MB of K and V; on other GPUs their
-// share of the same.
+// With a causal mask what an H100 was measured with: no more than 33 heads (66 of four tiles below hd256), and no more than 32 MB of K and V; on other
+// GPUs their share of the same; in even groups. Without one a KV head.
 TEST(Choose, HeadsThatShareL2AreBoundedByTheGpu) {
     const auto heads = [](const AttentionProblem& p, const DeviceInfo& device) { return planner::choose(p, device)->heads_per_group; };
     DeviceInfo h20, small;
     h20.num_sms = 78;
     small.num_sms = 2;
-    EXPECT_EQ(heads(problem(32, 512, 128), {}), 66);
+    EXPECT_EQ(heads(problem(32, 512, 128), {}), 64) << "16 groups of up to 66";
     EXPECT_EQ(heads(problem(2, 512, 128), {}), 2 * 32) << "no more than there are";
-    EXPECT_EQ(heads(problem(32, 512, 256), {}), 33);
-    EXPECT_EQ(heads(problem(16, 1024, 128), {}), 33);
-    EXPECT_EQ(heads(problem(32, 512, 128), h20), 39);
+    EXPECT_EQ(heads(problem(32, 512, 256), {}), 32) << "32 groups of up to 33";
+    EXPECT_EQ(heads(problem(16, 1024, 128), {}), 32);
+    EXPECT_EQ(heads(problem(1, 1024, 128, true, 34), {}), 17) << "34 heads: not 33 and one";
+    EXPECT_EQ(heads(problem(32, 512, 128), h20), 38) << "27 groups of up to 39";
     EXPECT_EQ(heads(problem(16, 1024, 128), h20), 19);
     EXPECT_EQ(heads(problem(32, 512, 128), small), 1);
     EXPECT_EQ(heads(problem(1, 512, 128, true, 8), {}), 8);
@@ -78,6 +79,9 @@ TEST(Choose, HeadsThatShareL2AreBoundedByTheGpu) {
     gqa.kv_heads = 4;
     testing::fill_strides(gqa);
     EXPECT_EQ(heads(gqa, {}), 32) << "8 query heads a KV head";
+    gqa.causal = false;
+    EXPECT_EQ(heads(gqa, {}), 8) << "one KV head";
+    EXPECT_EQ(heads(problem(4, 4096, 128, false), {}), 1);
 }
 
 TEST(Choose, NothingToDoIsAnEmptyGrid) {
