@@ -12,6 +12,7 @@
 #include <map>
 #include <regex>
 #include <set>
+#include <sstream>
 #include <thread>
 
 #include "bench_problem.h"
@@ -27,15 +28,17 @@ namespace hopfill::gpu {
 namespace {
 
 constexpr const char* kUsage =
-    "usage: hopfill_gpu_bench [--variants REGEX] [--sms N] [--rounds N] [--json FILE] [--no-check] [--programmatic] [--pause MS] [--list] "
+    "usage: hopfill_gpu_bench [--variants REGEX] [--heads N,N] [--sms N] [--rounds N] [--json FILE] [--no-check] [--programmatic] [--pause MS] [--list] "
     "[--file FILE] PROBLEM...\n"
     "  PROBLEM   'bf16 d128 h32/8 b4 s4096 causal' (kv8192, packed, len=100,200, lse); a FILE has one a line\n"
     "  --variants  also kernels that the planner does not choose: all whose name has a match; without it the planner's own\n"
+    "  --heads     also these numbers of query heads whose tiles run together (Plan::heads_per_group), beside the planner's\n"
     "  --sms       plans as for a GPU of N multiprocessors (78: an H20), no more of which are used than the blocks of a grid\n";
 
 struct Arguments {
     std::string variants, json, state;
     std::vector<std::string> problems;
+    std::vector<int> heads;
     int rounds = 7, pause_ms = 0, sms = 0;
     bool check = true, programmatic = false, list = false;
 };
@@ -55,6 +58,9 @@ bool parse(int count, char** words, Arguments& a) {
             return false;
         } else if (word == "--variants") {
             a.variants = words[i];
+        } else if (word == "--heads") {
+            std::istringstream in(words[i]);
+            for (std::string n; std::getline(in, n, ',');) a.heads.push_back(std::max(1, std::atoi(n.c_str())));
         } else if (word == "--json") {
             a.json = words[i];
         } else if (word == "--state") {
@@ -100,6 +106,7 @@ private:
 struct Candidate {
     int variant;
     std::string name;
+    int heads = 0;  // that run together; 0: the planner's number
 };
 
 std::vector<Candidate> candidates(const AttentionProblem& problem, const DeviceInfo& device, const std::string& pattern) {
@@ -186,14 +193,16 @@ void report(const BenchProblem& b, std::vector<Row>& rows, const std::string& ch
     for (const Row& r : rows) {
         const double us = cuda::median(r.us), spread = *std::ranges::max_element(r.us) - *std::ranges::min_element(r.us),
                      tflops = b.flops() / us * 1e-6;
-        fmt::print("  {:46} {:>10.2f} us  +-{:>6.2f}  {:>7.1f} TFLOP/s  {:>5.3f}  host {:.1f} us  x{}{}\n", r.candidate.name, us, spread, tflops,
-                   best / us, r.host_us, r.timer.launches(), r.candidate.name == chosen ? "  chosen" : "");
+        const bool is_chosen = r.candidate.name == chosen && r.candidate.heads == 0;
+        const std::string name = r.candidate.heads > 0 ? fmt::format("{} heads {}", r.candidate.name, r.candidate.heads) : r.candidate.name;
+        fmt::print("  {:46} {:>10.2f} us  +-{:>6.2f}  {:>7.1f} TFLOP/s  {:>5.3f}  host {:.1f} us  x{}{}\n", name, us, spread, tflops, best / us,
+                   r.host_us, r.timer.launches(), is_chosen ? "  chosen" : "");
         if (json)
             json
                 << fmt::format(
                        R"({{"problem": "{}", "kernel": "{}", "us": {:.3f}, "us_spread": {:.3f}, "tflops": {:.2f}, "host_us": {:.2f}, "rounds": {}, )"
-                       R"("sms": {}, "chosen": {}}})",
-                       b.text, r.candidate.name, us, spread, tflops, r.host_us, r.us.size(), a.sms, r.candidate.name == chosen)
+                       R"("sms": {}, "heads": {}, "chosen": {}}})",
+                       b.text, r.candidate.name, us, spread, tflops, r.host_us, r.us.size(), a.sms, r.candidate.heads, is_chosen)
                 << '\n';
     }
     std::fflush(stdout);
@@ -210,6 +219,8 @@ void bench(const BenchProblem& b, BenchTensors& memory, const DeviceInfo& device
             current = c.name;
             return !check_kernel(b, c, a.programmatic, state);
         });
+    for (const Candidate& c : std::vector<Candidate>(list))
+        for (const int heads : a.heads) list.push_back({c.variant, c.name, heads});
     watch("making inputs", std::chrono::seconds(120));
     const auto tensors = memory.make(b);
     if (!tensors) {
@@ -220,8 +231,9 @@ void bench(const BenchProblem& b, BenchTensors& memory, const DeviceInfo& device
     for (const Candidate& c : list) {
         current = c.name;
         watch(fmt::format("{} on {}", c.name, b.text), std::chrono::seconds(20));
-        const auto plan = planner::plan_variant(b.problem, device, c.variant);
+        auto plan = planner::plan_variant(b.problem, device, c.variant);
         if (!plan) continue;
+        if (c.heads > 0) plan->heads_per_group = c.heads;
         const auto spec = planner::make_launch(*plan, *tensors);
         if (!spec) {
             fmt::print("  {}: {}\n", c.name, spec.error().text());
