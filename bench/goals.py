@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cases import NOT_PEERS, OURS, OURS_BF16, OURS_VT, Case
-from results import Row
+from results import Row, beside
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,15 @@ class PointResult:
     @property
     def best(self) -> Row | None:
         """The fastest peer whose result is right."""
-        return min(self.peers, key=lambda r: r["us"], default=None)
+        return self._fastest(self.peers)
 
     @property
     def best_16bit(self) -> Row | None:
         """The fastest of the peers whose output has our type: not e4m3."""
-        return min((r for r in self.peers if r["out_dtype"] == self.case.out_dtype), key=lambda r: r["us"], default=None)
+        return self._fastest([r for r in self.peers if r["out_dtype"] == self.case.out_dtype])
+
+    def _fastest(self, peers: list[Row]) -> Row | None:
+        return min(({**r, "us": beside(r, self.ours)} for r in peers), key=lambda r: r["us"], default=None)
 
     @property
     def speedup(self) -> float | None:

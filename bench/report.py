@@ -18,7 +18,7 @@ import accuracy_report
 import results
 from cases import FLOOR, GRIDS, NOT_PEERS, OURS, OURS_BF16, OURS_VT, SHORT_PEERS, YARDSTICK, Case, load
 from goals import PointResult, geometric_mean, point_results, usable, verdicts
-from results import Row
+from results import Row, beside
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- bench:begin (made by bench/report.py) -->", "<!-- bench:end -->"
@@ -84,7 +84,7 @@ def headline_table(rows: list[Row], cases: list[Case]) -> str:
         found = {name: best_of_family(by_impl, name) for name in (*ours, *peers)}
         times = {name: row["us"] if row else None for name, row in found.items()}
         floor, mine = by_impl.get(FLOOR, {}).get("us"), times[OURS]
-        best = min((us for name, us in times.items() if us and name in peers), default=None)
+        best = min((beside(row, found[OURS]) for name, row in found.items() if row and name in peers), default=None)
         net = mine - floor if mine and floor else None
         share = mine / best if mine and best else None
         lines.append([case.case.split()[0], number(mine), number(net), *(number(times[n]) for n in (*others, *peers)), number(share)])
@@ -100,8 +100,8 @@ def throughput_table(rows: list[Row], cases: list[Case]) -> str:
         rates = {name: by_impl[name]["tflops"] if name in by_impl and usable(by_impl[name]) else None for name in shown}
         if not any(rates.values()):
             continue
-        best = max((v for name, v in rates.items() if v and name in peers), default=None)
-        share = [number(rates[OURS] / best if rates[OURS] and best else None)] if peers else []
+        best = min((beside(by_impl[name], by_impl.get(OURS)) for name in peers if rates[name]), default=None)
+        share = [number(best / by_impl[OURS]["us"] if rates[OURS] and best else None)] if peers else []
         lines.append([case.case, *(number(rates[n]) for n in shown), *share])
     return table(["batch", *(NAMES[n] for n in ours), *peers, "GEMM", *(["Hopfill / best"] if peers else [])], lines)
 
@@ -118,7 +118,7 @@ def summary_table(rows: list[Row], cases: list[Case]) -> str | None:
     shares: dict[str, dict[str, str]] = {}
     for case in cases:
         by_impl = rows_of(rows, case)
-        peers = [r["us"] for i, r in by_impl.items() if i not in NOT_PEERS and usable(r)]
+        peers = [beside(r, by_impl.get(OURS)) for i, r in by_impl.items() if i not in NOT_PEERS and usable(r)]
         if OURS in by_impl and usable(by_impl[OURS]) and peers:
             split, kind = case.case.split(" ", 1)
             shares.setdefault(kind, {})[split] = f"{min(peers) / by_impl[OURS]['us']:.2f}"
@@ -133,7 +133,7 @@ def means_table(points: list[PointResult], rows: list[Row]) -> str:
         timed: dict[str, float] = {}
         for impl, r in rows_of(rows, p.case).items():
             if usable(r) and impl not in NOT_PEERS[1:]:
-                timed[family(impl)] = min(r["us"], timed.get(family(impl), math.inf))
+                timed[family(impl)] = min(beside(r, p.ours), timed.get(family(impl), math.inf))
         for impl, us in timed.items():
             shares.setdefault(impl, []).append(min(timed.values()) / us)
     lines = [[("Hopfill" if i == OURS else i), f"{geometric_mean(v):.3f}", str(len(v))] for i, v in shares.items()]
@@ -210,6 +210,9 @@ def dtype_section(rows: list[Row], cases: list[Case], dtype: str, plots: list[st
         parts.append(f"{len(missing)} points of these grids were not run ({missing[0].case} to {missing[-1].case}): their rows say why.")
     if any(p.peers for p in points):
         parts += [f"All {name} points:", means_table(points, rows)]
+    later = sorted({family(r["impl"]) for p in points for r in p.peers if r["ours_us"]})
+    if later:
+        parts.append(f"{', '.join(later)}: timed in a run after the others', which had only Hopfill and the GEMM beside it, and compared with Hopfill there.")
     return [*parts, f"Goals, {name}:", goals_table(points), *(f"![{p}]({p})" for p in plots)]
 
 

@@ -39,6 +39,7 @@ FIELDS = [
     "rms_err",
     "max_err",
     "note",
+    "ours_us",  # of a peer that was timed in a run after the others': Hopfill's time in that run
 ]
 CLOCK_FIELDS = ["run", "date", "grid", "case", "samples", "sm_mhz_median", "sm_mhz_min", "sm_mhz_max", "watt_median", "watt_max", "celsius_max"]
 
@@ -60,6 +61,11 @@ def row(case: Case, impl: str, **known) -> Row:
         flops = 2 * GEMM_SIZE**3 if impl == YARDSTICK else case.flops
         values["tflops"] = round(flops / values["us"] / 1e6, 1)
     return {f: values[f] for f in FIELDS}
+
+
+def beside(peer: Row, ours: Row | None) -> float:
+    """A peer's time as it compares with `ours`: of a run of its own, by Hopfill's time in that one."""
+    return peer["us"] * ours["us"] / peer["ours_us"] if ours and peer.get("ours_us") else peer["us"]
 
 
 def summary(samples: list[float]) -> tuple[float, float]:

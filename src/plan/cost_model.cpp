@@ -34,23 +34,23 @@ constexpr TileCost kCosts[] = {
     {Family::prefill_short, 128, 64, 2, 1.10, 0.560, 0.970},
     // Too few points to fit all of them: from the table of prefill_folded/SCHEDULE.md and the headline.
     {Family::prefill_folded, 64, 128, 2, 1.10, 0.850, 1.000},
-    {Family::prefill_folded, 128, 64, 2, 0.68, 0.735, 1.000},
-    {Family::prefill_folded, 128, 128, 2, 1.23, 1.205, 1.000},
+    {Family::prefill_folded, 128, 64, 2, 0.73, 0.720, 1.000},
+    {Family::prefill_folded, 128, 128, 2, 1.25, 1.205, 1.000},
     {Family::prefill_folded, 256, 64, 2, 2.45, 1.130, 1.000},
-    {Family::prefill, 64, 128, 2, 0.97, 1.100, 0.970},
-    {Family::prefill, 64, 128, 3, 1.12, 1.378, 1.018},
-    {Family::prefill, 96, 128, 2, 1.20, 1.245, 1.000},  // interpolated
-    {Family::prefill, 128, 128, 2, 1.23, 1.410, 1.033},
-    {Family::prefill, 192, 96, 2, 2.78, 1.730, 0.985},  // interpolated
-    {Family::prefill, 256, 64, 2, 4.16, 1.404, 0.971},
-    {Family::prefill_fp8, 64, 128, 2, 1.02, 0.974, 0.998},
-    {Family::prefill_fp8, 64, 192, 3, 1.14, 1.834, 0.984},
-    {Family::prefill_fp8, 128, 128, 2, 1.33, 1.282, 1.023},
-    {Family::prefill_fp8, 128, 128, 3, 1.36, 1.729, 1.002},
-    {Family::prefill_fp8, 256, 128, 2, 1.39, 2.149, 0.981},
+    {Family::prefill, 64, 128, 2, 0.94, 1.140, 0.969},
+    {Family::prefill, 64, 128, 3, 1.25, 1.390, 1.010},
+    {Family::prefill, 96, 128, 2, 1.10, 1.290, 1.000},  // interpolated
+    {Family::prefill, 128, 128, 2, 1.25, 1.425, 1.034},
+    {Family::prefill, 192, 96, 2, 2.40, 1.700, 1.010},  // interpolated
+    {Family::prefill, 256, 64, 2, 3.70, 1.440, 0.985},
+    {Family::prefill_fp8, 64, 128, 2, 1.00, 0.977, 1.000},
+    {Family::prefill_fp8, 64, 192, 3, 1.05, 1.857, 0.990},
+    {Family::prefill_fp8, 128, 128, 2, 1.36, 1.284, 1.021},
+    {Family::prefill_fp8, 128, 128, 3, 1.25, 1.753, 1.000},
+    {Family::prefill_fp8, 256, 128, 2, 1.75, 2.163, 0.989},
     // As of prefill_folded: from the table of prefill_fp8/SCHEDULE.md, as shares of what prefill_fp8 takes.
-    {Family::prefill_fp8_folded, 64, 128, 2, 1.30, 0.700, 1.000},
-    {Family::prefill_fp8_folded, 128, 128, 2, 1.65, 0.980, 1.000},
+    {Family::prefill_fp8_folded, 64, 128, 2, 1.28, 0.710, 1.000},
+    {Family::prefill_fp8_folded, 128, 128, 2, 1.70, 0.980, 1.000},
     // From four points each.
     {Family::prefill_mixed, 64, 128, 2, 1.00, 2.100, 0.970},
     {Family::prefill_mixed, 128, 128, 2, 1.80, 2.800, 1.000},
