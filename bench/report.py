@@ -212,7 +212,9 @@ def dtype_section(rows: list[Row], cases: list[Case], dtype: str, plots: list[st
         parts += [f"All {name} points:", means_table(points, rows)]
     later = sorted({family(r["impl"]) for p in points for r in p.peers if r["ours_us"]})
     if later:
-        parts.append(f"{', '.join(later)}: timed in a run after the others', which had only Hopfill and the GEMM beside it, and compared with Hopfill there.")
+        parts.append(
+            f"{', '.join(later)}: timed in a run after the others', which had only Hopfill and the GEMM beside it, and compared with Hopfill there."
+        )
     return [*parts, f"Goals, {name}:", goals_table(points), *(f"![{p}]({p})" for p in plots)]
 
 

@@ -28,8 +28,8 @@ namespace hopfill::gpu {
 namespace {
 
 constexpr const char* kUsage =
-    "usage: hopfill_gpu_bench [--variants REGEX] [--heads N,N] [--sms N] [--rounds N] [--json FILE] [--no-check] [--programmatic] [--pause MS] [--list] "
-    "[--file FILE] PROBLEM...\n"
+    "usage: hopfill_gpu_bench [--variants REGEX] [--heads N,N] [--sms N] [--rounds N] [--json FILE] [--no-check] [--programmatic] [--pause MS] "
+    "[--list] [--file FILE] PROBLEM...\n"
     "  PROBLEM   'bf16 d128 h32/8 b4 s4096 causal' (kv8192, packed, len=100,200, lse); a FILE has one a line\n"
     "  --variants  also kernels that the planner does not choose: all whose name has a match; without it the planner's own\n"
     "  --heads     also these numbers of query heads whose tiles run together (Plan::heads_per_group), beside the planner's\n"

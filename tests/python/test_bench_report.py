@@ -119,3 +119,15 @@ def test_report_needs_rows_and_markers(tmp_path, monkeypatch, capsys):
 
 def test_numbers():
     assert [report.number(x) for x in (0.97, 12.34, 123.4, 1234.0, None, float("nan"))] == ["0.970", "12.3", "123", "1234", "–", "–"]
+
+
+def test_a_peer_of_another_run_is_compared_with_ours_of_that_run():
+    def with_fa4(ours_us):
+        rows = rows_with(lambda c: 2.0)
+        return [{**r, "us": 9.0, "tflops": 1.0, "ours_us": ours_us} if r["impl"] == "fa4" else r for r in rows]
+
+    assert set(states(with_fa4(ours_us=4.5)).values()) == {"met"}, "twice as fast there"
+    assert states(with_fa4(ours_us=None))["every point: speedup, beyond the spread"] == "missed", "faster than ours"
+    throughput = [c for c in CASES if c.grid == "throughput" and c.dtype == "bf16"]
+    assert "| 2.00 |" in report.throughput_table(with_fa4(ours_us=4.5), throughput)
+    assert "fa4: timed in a run after the others'" in "\n".join(report.dtype_section(with_fa4(ours_us=4.5), CASES, "bf16", []))

@@ -54,8 +54,8 @@ TEST(Choose, GridsAreBoundedByJobsAndMultiprocessors) {
     }
 }
 
-// With a causal mask what an H100 was measured with: no more than 33 heads (66 of four tiles below hd256), and no more than 32 MB of K and V; on other
-// GPUs their share of the same; in even groups. Without one a KV head.
+// With a causal mask what an H100 was measured with: no more than 33 heads (66 of four tiles below hd256), and no more than 32 MB of K and V; on
+// other GPUs their share of the same; in even groups. Without one a KV head.
 TEST(Choose, HeadsThatShareL2AreBoundedByTheGpu) {
     const auto heads = [](const AttentionProblem& p, const DeviceInfo& device) { return planner::choose(p, device)->heads_per_group; };
     DeviceInfo h20, small;

@@ -64,8 +64,8 @@ TEST(CostModel, ChoosesWhatWasMeasuredToBeBest) {
     }
 }
 
-// A run of every tile: lines of hopfill_gpu_bench, such as {"problem": "bf16 d64 h32/8 b4 s4096 causal", "kernel": ..., "us": ...}. As an H20 it was run
-// with 78 blocks at a time.
+// A run of every tile: lines of hopfill_gpu_bench, such as {"problem": "bf16 d64 h32/8 b4 s4096 causal", "kernel": ..., "us": ...}. As an H20 it was
+// run with 78 blocks at a time.
 void expect_choices_near_the_best(const char* name, int sms) {
     std::ifstream file(std::string(HOPFILL_BENCH_RESULTS "/../limits/") + name);
     ASSERT_TRUE(file) << name;
