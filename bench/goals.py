@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cases import NOT_PEERS, OURS, OURS_BF16, OURS_VT, Case
-from results import Row, beside
+from results import Row, comparable
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,12 @@ class PointResult:
     @property
     def best(self) -> Row | None:
         """The fastest peer whose result is right."""
-        return self._fastest(self.peers)
+        return min(self.peers, key=lambda r: r["us"], default=None)
 
     @property
     def best_16bit(self) -> Row | None:
         """The fastest of the peers whose output has our type: not e4m3."""
-        return self._fastest([r for r in self.peers if r["out_dtype"] == self.case.out_dtype])
-
-    def _fastest(self, peers: list[Row]) -> Row | None:
-        return min(({**r, "us": beside(r, self.ours)} for r in peers), key=lambda r: r["us"], default=None)
+        return min((r for r in self.peers if r["out_dtype"] == self.case.out_dtype), key=lambda r: r["us"], default=None)
 
     @property
     def speedup(self) -> float | None:
@@ -59,7 +56,7 @@ def usable(row: Row) -> bool:
 
 def point_results(rows: list[Row], cases: list[Case], dtype: str = "bf16") -> list[PointResult]:
     by_point: dict[tuple[str, str, str], dict[str, Row]] = {}
-    for row in rows:
+    for row in comparable(rows, OURS):
         if usable(row):
             by_point.setdefault((row["grid"], row["case"], row["dtype"]), {})[row["impl"]] = row
 

@@ -4,6 +4,7 @@
 report.py                 rewrites README.md between its bench markers, bench/results/README.md, and bench/results/<gpu>-<grid>.png
                           (FP8: <gpu>-fp8-<grid>.png)
 report.py --merge FILES   first takes rows of runs made elsewhere (each replaces all rows of its grid and dtype)
+report.py --later FILES   then takes peers of runs made later, with Hopfill's time there, by which they are compared
 report.py --print         tables and goals to the terminal only
 """
 
@@ -18,7 +19,7 @@ import accuracy_report
 import results
 from cases import FLOOR, GRIDS, NOT_PEERS, OURS, OURS_BF16, OURS_VT, SHORT_PEERS, YARDSTICK, Case, load
 from goals import PointResult, geometric_mean, point_results, usable, verdicts
-from results import Row, beside
+from results import Row
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- bench:begin (made by bench/report.py) -->", "<!-- bench:end -->"
@@ -26,8 +27,9 @@ FULL = """# Results
 
 Every point of `bench/grids.json`, with the goals that it is held to, made by `bench/report.py` from the `.jsonl` files here: one line for each
 (grid, case, implementation), with its time, spread, kernel and evidence key, or a note that says why there is none. Random inputs, graph replay,
-all implementations in turn on one GPU, a matrix product of 8192^3 (GEMM) in every round. GPUs come by the date of their run, the newest first; a
-row's key says which machine code it is of. An H100's last run, of the kernels of then: [h100-2026-11-24.md](h100-2026-11-24.md)."""
+all implementations in turn on one GPU (but for those that a section names), a matrix product of 8192^3 (GEMM) in every round. GPUs come by the date
+of their run, the newest first; a row's key says which machine code it is of. An H100's last run, of the kernels of then:
+[h100-2026-11-24.md](h100-2026-11-24.md)."""
 MORE = "Every point in TFLOP/s, ragged batches, FP8 accuracy, host times, versions, other GPUs: [bench/results](bench/results/README.md)."
 DASH = "–"
 ACCURACY = "accuracy-"  # before the name of a GPU's file: accuracy.py's rows
@@ -84,7 +86,7 @@ def headline_table(rows: list[Row], cases: list[Case]) -> str:
         found = {name: best_of_family(by_impl, name) for name in (*ours, *peers)}
         times = {name: row["us"] if row else None for name, row in found.items()}
         floor, mine = by_impl.get(FLOOR, {}).get("us"), times[OURS]
-        best = min((beside(row, found[OURS]) for name, row in found.items() if row and name in peers), default=None)
+        best = min((us for name, us in times.items() if us and name in peers), default=None)
         net = mine - floor if mine and floor else None
         share = mine / best if mine and best else None
         lines.append([case.case.split()[0], number(mine), number(net), *(number(times[n]) for n in (*others, *peers)), number(share)])
@@ -100,8 +102,8 @@ def throughput_table(rows: list[Row], cases: list[Case]) -> str:
         rates = {name: by_impl[name]["tflops"] if name in by_impl and usable(by_impl[name]) else None for name in shown}
         if not any(rates.values()):
             continue
-        best = min((beside(by_impl[name], by_impl.get(OURS)) for name in peers if rates[name]), default=None)
-        share = [number(best / by_impl[OURS]["us"] if rates[OURS] and best else None)] if peers else []
+        best = max((v for name, v in rates.items() if v and name in peers), default=None)
+        share = [number(rates[OURS] / best if rates[OURS] and best else None)] if peers else []
         lines.append([case.case, *(number(rates[n]) for n in shown), *share])
     return table(["batch", *(NAMES[n] for n in ours), *peers, "GEMM", *(["Hopfill / best"] if peers else [])], lines)
 
@@ -118,7 +120,7 @@ def summary_table(rows: list[Row], cases: list[Case]) -> str | None:
     shares: dict[str, dict[str, str]] = {}
     for case in cases:
         by_impl = rows_of(rows, case)
-        peers = [beside(r, by_impl.get(OURS)) for i, r in by_impl.items() if i not in NOT_PEERS and usable(r)]
+        peers = [r["us"] for i, r in by_impl.items() if i not in NOT_PEERS and usable(r)]
         if OURS in by_impl and usable(by_impl[OURS]) and peers:
             split, kind = case.case.split(" ", 1)
             shares.setdefault(kind, {})[split] = f"{min(peers) / by_impl[OURS]['us']:.2f}"
@@ -133,7 +135,7 @@ def means_table(points: list[PointResult], rows: list[Row]) -> str:
         timed: dict[str, float] = {}
         for impl, r in rows_of(rows, p.case).items():
             if usable(r) and impl not in NOT_PEERS[1:]:
-                timed[family(impl)] = min(beside(r, p.ours), timed.get(family(impl), math.inf))
+                timed[family(impl)] = min(r["us"], timed.get(family(impl), math.inf))
         for impl, us in timed.items():
             shares.setdefault(impl, []).append(min(timed.values()) / us)
     lines = [[("Hopfill" if i == OURS else i), f"{geometric_mean(v):.3f}", str(len(v))] for i, v in shares.items()]
@@ -159,6 +161,18 @@ def outputs_note(dtype: str) -> str:
     return "; cuDNN writes E4M3, the others BF16" if dtype == "e4m3" else ""
 
 
+def later_note(rows: list[Row], dtype: str) -> list[str]:
+    """Of peers that were timed in a run after the others'."""
+    of = [r for r in rows if r["dtype"] == dtype and r["impl"] not in NOT_PEERS]
+    parts = []
+    for impl in sorted({r["impl"] for r in of if r.get("ours_us")}):
+        timed, every = sum(1 for r in of if r["impl"] == impl and usable(r)), sum(1 for r in of if r["impl"] == impl)
+        parts.append(
+            f"{impl} was timed later, at {timed} of {every} points, beside Hopfill and the GEMM only; it is shown as it compares with Hopfill there."
+        )
+    return parts
+
+
 def dtype_brief(rows: list[Row], cases: list[Case], dtype: str) -> list[str]:
     """What README shows of one dtype: the headline, the summary, the means; [] where nothing of it was timed beside a peer."""
     name = DTYPE_NAMES[dtype]
@@ -170,7 +184,7 @@ def dtype_brief(rows: list[Row], cases: list[Case], dtype: str) -> list[str]:
     if summary := summary_table(rows, throughput):
         parts += [f"{name}, speed over the best peer's at each point, 16k tokens (and more) in every split{outputs_note(dtype)}:", summary]
         points = [p for p in point_results(rows, cases, dtype) if p.rows]
-        parts += [f"All {name} points:", means_table(points, rows)]
+        parts += [f"All {name} points:", means_table(points, rows), *later_note(rows, dtype)]
     return parts
 
 
@@ -209,12 +223,7 @@ def dtype_section(rows: list[Row], cases: list[Case], dtype: str, plots: list[st
     if missing:
         parts.append(f"{len(missing)} points of these grids were not run ({missing[0].case} to {missing[-1].case}): their rows say why.")
     if any(p.peers for p in points):
-        parts += [f"All {name} points:", means_table(points, rows)]
-    later = sorted({family(r["impl"]) for p in points for r in p.peers if r["ours_us"]})
-    if later:
-        parts.append(
-            f"{', '.join(later)}: timed in a run after the others', which had only Hopfill and the GEMM beside it, and compared with Hopfill there."
-        )
+        parts += [f"All {name} points:", means_table(points, rows), *later_note(rows, dtype)]
     return [*parts, f"Goals, {name}:", goals_table(points), *(f"![{p}]({p})" for p in plots)]
 
 
@@ -291,6 +300,7 @@ def summarise(rows: list[Row]) -> None:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--merge", type=Path, nargs="+", default=[], metavar="FILE")
+    parser.add_argument("--later", type=Path, nargs="+", default=[], metavar="FILE")
     parser.add_argument("--print", action="store_true", dest="only_print")
     parser.add_argument("--results", type=Path, default=results.RESULTS)
     options = parser.parse_args(argv)
@@ -300,11 +310,14 @@ def main(argv: list[str]) -> int:
             results.write(into, results.read(file))
             continue
         results.write(into, results.replace(results.read(into), results.read(file)))
+    for file in options.later:
+        into = options.results / file.name
+        results.write(into, results.add_later(results.read(into), results.read(file), OURS))
     cases, newest_first = load(), []
     for path in sorted(options.results.glob("*.jsonl")):
         if path.name.startswith(ACCURACY):
             continue
-        rows = [r for r in results.read(path) if r["grid"] in GRIDS]
+        rows = results.comparable([r for r in results.read(path) if r["grid"] in GRIDS], OURS)
         if not any(r["us"] is not None for r in rows):
             continue
         accuracy, plots = results.read(path.with_name(ACCURACY + path.name)), {}

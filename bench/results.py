@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from cases import GEMM_SIZE, YARDSTICK, Case
+from cases import FLOOR, GEMM_SIZE, YARDSTICK, Case
 
 RESULTS = Path(__file__).with_name("results")
 FIELDS = [
@@ -63,11 +63,6 @@ def row(case: Case, impl: str, **known) -> Row:
     return {f: values[f] for f in FIELDS}
 
 
-def beside(peer: Row, ours: Row | None) -> float:
-    """A peer's time as it compares with `ours`: of a run of its own, by Hopfill's time in that one."""
-    return peer["us"] * ours["us"] / peer["ours_us"] if ours and peer.get("ours_us") else peer["us"]
-
-
 def summary(samples: list[float]) -> tuple[float, float]:
     """(median, spread) of the rounds; the spread is the distance between the quartiles."""
     if len(samples) < 2:
@@ -91,6 +86,33 @@ def replace(old: list[Row], new: list[Row]) -> list[Row]:
     """A run replaces all rows of its (grid, dtype)."""
     replaced = {(r["grid"], r["dtype"]) for r in new}
     return [r for r in old if (r["grid"], r["dtype"]) not in replaced] + new
+
+
+def add_later(old: list[Row], later: list[Row], ours: str) -> list[Row]:
+    """Peers that a later run timed take the place of their rows, with our time of that run (`ours_us`); its other rows are left out."""
+    point = lambda r: (r["grid"], r["case"], r["dtype"])  # noqa: E731
+    own = {point(r): r["us"] for r in later if r["impl"] == ours and r["us"]}
+    has_impl = {(*point(r), r["impl"]) for r in old}
+    taken = {
+        (*point(r), r["impl"]): r | {"ours_us": own[point(r)]}
+        for r in later
+        if point(r) in own and r["us"] and r["impl"] not in (ours, YARDSTICK, FLOOR) and (*point(r), r["impl"]) in has_impl
+    }
+    return [taken.get((*point(r), r["impl"]), r) for r in old]
+
+
+def comparable(rows: list[Row], ours: str) -> list[Row]:
+    """Rows of peers that a later run timed as they compare with our time of the run that the others are of: what counts is the ratio within a run."""
+    own = {(r["grid"], r["case"], r["dtype"]): r["us"] for r in rows if r["impl"] == ours and r["us"]}
+
+    def scaled(r: Row) -> Row:
+        us = own.get((r["grid"], r["case"], r["dtype"]))
+        if not r.get("ours_us") or not us:
+            return r
+        factor = us / r["ours_us"]
+        return r | {"us": r["us"] * factor, "us_spread": (r["us_spread"] or 0) * factor, "tflops": round(r["tflops"] / factor, 1), "ours_us": us}
+
+    return [scaled(r) for r in rows]
 
 
 def faults(rows: list[Row], cases: list[Case]) -> list[str]:

@@ -98,7 +98,7 @@ struct Plan {
     int grid = 0;                      ///< blocks
     int shared_bytes = 0;              ///< dynamic shared memory of a block
     std::int64_t jobs = 0;             ///< (query tile, head, sequence) triples; for ragged batches a bound
-    std::int64_t heads_per_group = 0;  ///< query heads whose jobs run together, so that their K and V share L2
+    std::int64_t heads_per_group = 0;  ///< query heads whose jobs run together, while L2 has their K and V
     std::int64_t scratch_bytes = 0;    ///< device memory that a run takes, stream-ordered, and gives back: 16-bit copies of e4m3 k and v
     double modelled_us = 0;            ///< cost model's estimate of the time, the copies' included
     bool operator==(const Plan&) const = default;

@@ -50,10 +50,6 @@ Error disagreement(const AttentionProblem& planned, const AttentionProblem& foun
     return invalid("plan", "was made for other tensors");
 }
 
-}  // namespace
-
-namespace {
-
 // Where a plan's scratch memory cannot be had: the fastest kernel that needs none. Its bits are its own, so not where they are to stay the same.
 Result<void> launch_without_scratch(const Plan& plan, const AttentionTensors& tensors, Stream stream, const Error& refused) {
     if (plan.problem.batch_invariant) return refused;

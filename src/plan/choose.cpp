@@ -121,13 +121,13 @@ bool fits(const KernelConfig& c, const AttentionProblem& p) {
 
 // Query heads whose tiles run together, the outermost order of the jobs.
 // Without a mask those of one KV head: all tiles are alike, and K and V are read from device memory once, which saves power (alone on an H200 3% of
-// the time at hd128 and hd256 on average, up to 10% at 4k tokens, 1% at hd64; bench/limits/README.md, 'Clocks').
+// the time at hd128 and hd256 on average, up to 10% at 4k tokens, 1 to 2% at hd64; bench/limits/README.md, 'Clocks').
 // With a causal mask the longest tiles of a group come first, so that its last ones are short, which takes many heads: as many as have K and V in L2
 // together (0.64 of it: 32 of an H100's 50 MB), and no more heads of 4 tiles than make a wave (33 on an H100), so that short sequences ask device
 // memory for new heads steadily rather than in bursts (measured: 346 against 304 TFLOP/s at 32 x 512). Of 4 to 7 tiles a sequence two waves:
 // 2 x 512 is then one group, in which the longest tiles of all heads come first (12.5 us against 14.1), 32 x 512 gains 2% and 4 x 512 1%; at 8 tiles
-// (16 x 1024) more heads than 44 lose, and at hd256 64 heads of 4 tiles. Groups are even: what a small last one has left is its longest tiles (10% at
-// 8 x 2048 in 10 groups of 12 heads and one of 8).
+// (16 x 1024) more heads than 44 lose, and at hd256 64 heads of 4 tiles. Of the numbers down to half of that the one whose last group lacks least: a
+// small last group has nothing but its longest tiles to end with (10% at 8 x 2048, hd256 in e4m3, in 10 groups of 12 heads and one of 8).
 std::int64_t heads_per_group(const KernelConfig& c, const AttentionProblem& p, const DeviceInfo& device) {
     const std::int64_t group = p.heads / p.kv_heads;
     if (c.mask == Mask::full) return group;
@@ -137,8 +137,11 @@ std::int64_t heads_per_group(const KernelConfig& c, const AttentionProblem& p, c
     const std::int64_t in_l2 = device.l2_bytes / 25 * 16 / kv_bytes;
     const std::int64_t all = std::max<std::int64_t>(1, p.kv_heads * p.batch);
     const std::int64_t most = std::clamp<std::int64_t>(std::min(in_l2, in_waves / group), 1, all);
-    const std::int64_t groups = (all + most - 1) / most;
-    return (all + groups - 1) / groups * group;
+    const auto lacking = [all](std::int64_t heads) { return (all + heads - 1) / heads * heads - all; };
+    std::int64_t best = most;
+    for (std::int64_t heads = most - 1; 2 * heads > most && lacking(best) > 0; --heads)
+        if (lacking(heads) < lacking(best)) best = heads;
+    return best * group;
 }
 
 // A ragged batch has at most tokens / tile_m full tiles and one partial tile a sequence.

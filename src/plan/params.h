@@ -26,7 +26,7 @@ struct PrefillParams {
     i32 total_kv;
     i32 q_tiles;                // dense: query tiles of a sequence; packed: bound on the tiles of all sequences
     i32 jobs;                   // q_tiles * heads * (dense ? batch : 1)
-    i32 heads_per_group;        // dense: query heads (of all sequences) whose K and V share L2: the outermost order of the jobs
+    i32 heads_per_group;        // dense: query heads (of all sequences) whose tiles run together: the outermost order of the jobs
 };
 
 // Multipliers of an e4m3 tensor (descales): value = element * data[sequence * batch + head * this.head + token / block_tokens * block]. A stride is 0

@@ -60,7 +60,10 @@ bool parse(int count, char** words, Arguments& a) {
             a.variants = words[i];
         } else if (word == "--heads") {
             std::istringstream in(words[i]);
-            for (std::string n; std::getline(in, n, ',');) a.heads.push_back(std::max(1, std::atoi(n.c_str())));
+            for (std::string n; std::getline(in, n, ',');) {
+                a.heads.push_back(std::atoi(n.c_str()));
+                if (a.heads.back() < 1) return false;
+            }
         } else if (word == "--json") {
             a.json = words[i];
         } else if (word == "--state") {
@@ -219,8 +222,11 @@ void bench(const BenchProblem& b, BenchTensors& memory, const DeviceInfo& device
             current = c.name;
             return !check_kernel(b, c, a.programmatic, state);
         });
+    // (The heads of a ragged batch do not run in groups.)
+    const std::int64_t all_heads = b.problem.packed ? 0 : b.problem.heads * b.problem.batch;
     for (const Candidate& c : std::vector<Candidate>(list))
-        for (const int heads : a.heads) list.push_back({c.variant, c.name, heads});
+        for (const int heads : a.heads)
+            if (heads <= all_heads) list.push_back({c.variant, c.name, heads});
     watch("making inputs", std::chrono::seconds(120));
     const auto tensors = memory.make(b);
     if (!tensors) {

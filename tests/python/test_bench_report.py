@@ -121,13 +121,33 @@ def test_numbers():
     assert [report.number(x) for x in (0.97, 12.34, 123.4, 1234.0, None, float("nan"))] == ["0.970", "12.3", "123", "1234", "–", "–"]
 
 
-def test_a_peer_of_another_run_is_compared_with_ours_of_that_run():
-    def with_fa4(ours_us):
-        rows = rows_with(lambda c: 2.0)
-        return [{**r, "us": 9.0, "tflops": 1.0, "ours_us": ours_us} if r["impl"] == "fa4" else r for r in rows]
+def later_run(ours_us, fa4_us):
+    """A run of fa4, which was not available before, beside ours and the yardstick."""
+    us = {"hopfill": ours_us, "fa4": fa4_us, "gemm": 1.0}
+    rows = [r for r in rows_with(lambda c: 2.0) if r["impl"] in us]
+    return [{**r, "us": us[r["impl"]], "tflops": r["tflops"] * r["us"] / us[r["impl"]]} for r in rows]
 
-    assert set(states(with_fa4(ours_us=4.5)).values()) == {"met"}, "twice as fast there"
-    assert states(with_fa4(ours_us=None))["every point: speedup, beyond the spread"] == "missed", "faster than ours"
-    throughput = [c for c in CASES if c.grid == "throughput" and c.dtype == "bf16"]
-    assert "| 2.00 |" in report.throughput_table(with_fa4(ours_us=4.5), throughput)
-    assert "fa4: timed in a run after the others'" in "\n".join(report.dtype_section(with_fa4(ours_us=4.5), CASES, "bf16", []))
+
+def test_a_peer_of_a_later_run_is_compared_with_ours_of_that_run():
+    first = rows_with(lambda c: 2.0, skip=("fa4",))  # ours 10 us, the best peer 20
+    both = results.add_later(first, later_run(ours_us=4.0, fa4_us=6.0), "hopfill")
+    assert {r["ours_us"] for r in both if r["impl"] == "fa4"} == {4.0}
+    assert [r for r in both if r["impl"] != "fa4"] == [r for r in first if r["impl"] != "fa4"], "nothing else of the later run"
+    assert not results.faults(both, CASES)
+    points = [p for p in goals.point_results(both, CASES) if p.case.dtype == "bf16"]
+    assert {(p.best["impl"], round(p.speedup, 9), round(p.best["us"], 9)) for p in points} == {("fa4", 1.5, 15.0)}
+
+    shown = results.comparable(both, "hopfill")
+    assert results.comparable(shown, "hopfill") == shown, "compared once"
+    of = {grid: [c for c in CASES if c.grid == grid and c.dtype == "bf16"] for grid in ("headline", "throughput")}
+    assert "| 15.0 | 0.667 |" in report.headline_table(shown, of["headline"])
+    assert "| 1.50 |" in report.throughput_table(shown, of["throughput"])
+    assert "1.50" in report.summary_table(shown, of["throughput"])
+    assert "| fa4 | 0.667 |" in report.means_table(points, shown)
+    for text in (report.dtype_section(shown, CASES, "bf16", []), report.dtype_brief(shown, CASES, "bf16")):
+        assert f"fa4 was timed later, at {len(points)} of {len(points)} points" in "\n".join(text)
+
+
+def test_a_later_run_takes_no_place_where_ours_was_not_timed():
+    first = rows_with(lambda c: 2.0, skip=("fa4",))
+    assert results.add_later(first, [r for r in later_run(4.0, 6.0) if r["impl"] != "hopfill"], "hopfill") == first

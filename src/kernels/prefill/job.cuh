@@ -48,8 +48,8 @@ HOPFILL_INLINE i32 first_tile_row(i32 index, i32 tiles) {
     return (C.mask == Mask::causal && !is_folded(C.family) ? tiles - 1 - index : index) * job_stride(C);
 }
 
-// Dense: groups of heads whose K and V fit in L2 together; in a group the longest tiles of all heads first (causal: the last rows), so that
-// what is left at the end is short.
+// Dense: groups of heads that run together (plan/choose.cpp says how many); in a group the longest tiles of all heads first (causal: the last rows),
+// so that what is left at the end is short.
 template <KernelConfig C>
 HOPFILL_INLINE void decode_dense(const PrefillParams& p, u32 number, Job& job) {
     const u32 all_heads = p.batch * p.heads;

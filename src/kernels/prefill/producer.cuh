@@ -116,18 +116,19 @@ struct FilledRing<Slots, true> {
     using Type = CountedRing<Slots>;
 };
 
+// What a job's description has beside what it is decoded to: nothing. (prefill_fp8/scales.cuh has multipliers.)
+struct DescribeNothing {
+    static constexpr bool any() { return false; }
+    HOPFILL_INLINE static void add(const PrefillParams&, Job&) {}
+};
+
 // prefill: one ring of K and one of V. The loads of all jobs are one stream in which K runs one block ahead of V, across jobs too:
 //   ... K[1] V[2] K[0] V[1] | Q' K'[last] V[0] | K'[last - 1] V'[last] ...
 // or (queries_last())
 //   ... K[1] V[2] K[0] V[1] V[0] | K'[last] Q' | K'[last - 1] V'[last] ...
 // or (KernelConfig::ahead; Q0, Q1: the later and the earlier rows)
 //   ... K[0] V[1] | Q0' K'[last] V[0] | K'[last - 1] V'[last] Q1' ...
-// `Describe` adds to a job what it loads from global memory (prefill_fp8/scales.cuh), while the job's first loads are under way.
-struct DescribeNothing {
-    static constexpr bool any() { return false; }
-    HOPFILL_INLINE static void add(const PrefillParams&, Job&) {}
-};
-
+// `Describe` adds to a job what it loads from global memory, while the job's first loads are under way.
 template <KernelConfig C, class Describe = DescribeNothing>
 struct StreamProducer : Producer<C> {
     using Base = Producer<C>;

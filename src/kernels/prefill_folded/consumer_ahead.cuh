@@ -163,7 +163,7 @@ struct AheadConsumer : FoldedConsumer<C> {
             if (warp_leader()) sm90::mbarrier_arrive(jobs.empty + slot);
             store.all(o, inverse);
         }
-        if (warp_leader()) sm90::tma_store_wait_read<0>();
+        finish_stores<C>();
     }
 };
 

@@ -236,14 +236,13 @@ struct Fp8Mainloop {
         job.q_start = sm90::load_shared(&at->q_start);
         sm90::sync_warp();
         if (warp_leader()) sm90::mbarrier_arrive(shared.job_empty() + slot);
-        if constexpr (stores_by_warps(C))
+        if constexpr (stores_by_warps(C)) {
             scale_channels_from_one<C>(params, job.head, o);
-        else
-            scale_channels<C>(params, job.head, o);
-        if constexpr (stores_by_warps(C))
             store_rows<C>(params, job, warpgroup, shared.o(warpgroup), o, inverse);
-        else
+        } else {
+            scale_channels<C>(params, job.head, o);
             store_output<C>(params, job, warpgroup, shared.o(warpgroup), o, inverse);
+        }
     }
 };
 

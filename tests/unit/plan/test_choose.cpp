@@ -54,20 +54,24 @@ TEST(Choose, GridsAreBoundedByJobsAndMultiprocessors) {
     }
 }
 
-// With a causal mask what an H100 was measured with: no more than 33 heads (66 of four tiles below hd256), and no more than 32 MB of K and V; on
-// other GPUs their share of the same; in even groups. Without one a KV head.
+// With a causal mask: no more than 33 heads (66 of four tiles below hd256) and 32 MB of K and V, as measured on an H100, on other GPUs their share of
+// the same, and a last group that lacks little. Without a mask: one KV head's.
 TEST(Choose, HeadsThatShareL2AreBoundedByTheGpu) {
     const auto heads = [](const AttentionProblem& p, const DeviceInfo& device) { return planner::choose(p, device)->heads_per_group; };
     DeviceInfo h20, small;
     h20.num_sms = 78;
     small.num_sms = 2;
-    EXPECT_EQ(heads(problem(32, 512, 128), {}), 64) << "16 groups of up to 66";
+    EXPECT_EQ(heads(problem(32, 512, 128), {}), 64) << "of 66 at most";
     EXPECT_EQ(heads(problem(2, 512, 128), {}), 2 * 32) << "no more than there are";
-    EXPECT_EQ(heads(problem(32, 512, 256), {}), 32) << "32 groups of up to 33";
+    EXPECT_EQ(heads(problem(32, 512, 256), {}), 32) << "of 33 at most";
     EXPECT_EQ(heads(problem(16, 1024, 128), {}), 32);
     EXPECT_EQ(heads(problem(1, 1024, 128, true, 34), {}), 17) << "34 heads: not 33 and one";
-    EXPECT_EQ(heads(problem(32, 512, 128), h20), 38) << "27 groups of up to 39";
-    EXPECT_EQ(heads(problem(16, 1024, 128), h20), 19);
+    EXPECT_EQ(heads(problem(3, 1024, 128, true, 43), {}), 26) << "129 heads in five groups that lack one";
+    DeviceInfo more;
+    more.l2_bytes = 60 << 20;
+    EXPECT_EQ(heads(problem(8, 8192, 128, true, 16), more), 8) << "128 heads, nine at most: not 14 nines and two";
+    EXPECT_EQ(heads(problem(32, 512, 128), h20), 32) << "of 39 at most";
+    EXPECT_EQ(heads(problem(16, 1024, 128), h20), 16) << "of 19 at most";
     EXPECT_EQ(heads(problem(32, 512, 128), small), 1);
     EXPECT_EQ(heads(problem(1, 512, 128, true, 8), {}), 8);
     EXPECT_EQ(heads(problem(1, 16384, 128), {}), 4) << "8 MB a head";
