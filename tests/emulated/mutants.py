@@ -49,7 +49,7 @@ RULES = [
     ("wait phase flipped", r"(mbarrier_wait\([^;]*), ([^,;]* % 2)\)", [lambda m: f"{m[1]}, {m[2]} ^ 1)"], ORDER | STUCK),
     ("phase never turns", r"phase \^= 1;", [""], ORDER | STUCK),
     ("first phase", r"u32 phase = 0;", ["u32 phase = 1;"], ORDER | STUCK),
-    ("slot does not advance", r"\b\w+\.advance\(\);", [""], ORDER | STUCK | {"byte-count"} | WRONG),
+    ("slot does not advance", r"\b(this->)?\w+\.advance\(\);", [""], ORDER | STUCK | {"byte-count"} | WRONG),
     ("slot does not advance", r"\+\+(taken|number);", [""], ORDER | STUCK | {"byte-count"} | WRONG),
     ("stage release removed", r"(if \([\w>-]*warp_leader\(\)\) )?(this->)?\b\w+\.release\(\);", [""], STUCK),
     ("stage release removed", r"(?<![\w.])(?<!void )(this->)?release(_q)?\(\w*\);", [""], STUCK | ORDER | {"exit-in-flight"}),
