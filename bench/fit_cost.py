@@ -86,13 +86,13 @@ def main() -> None:
     parser.add_argument("--tiles", type=Path, default=Path(__file__).parent / "limits/h200-tiles.jsonl", help="of hopfill_gpu_bench --variants")
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.results.read_text().splitlines()]
-    tiles = [json.loads(line) for line in args.tiles.read_text().splitlines()]
+    tiles = [point(row_of_tile(json.loads(line))) for line in args.tiles.read_text().splitlines()]
     best: dict[str, float] = {}
     for t in tiles:
-        best[t["problem"]] = min(t["us"], best.get(t["problem"], math.inf))
-    near = [t for t in tiles if t["us"] < NEAR * best[t["problem"]]]
+        best[t.name] = min(t.us, best.get(t.name, math.inf))
+    near = [t for t in tiles if t.us < NEAR * best[t.name]]
     ours = [r for r in rows if r["impl"] == "hopfill" and r["dtype"] in ("bf16", "e4m3") and r["us"]]
-    points = [point(r) for r in ours if r["grid"] in ("headline", "throughput")] + [point(row_of_tile(t)) for t in near]
+    points = [point(r) for r in ours if r["grid"] in ("headline", "throughput")] + near
     kernels = sorted({p.kernel for p in points})
 
     def terms(x: np.ndarray, kernel: tuple[str, int, int, int]) -> tuple[float, ...]:
@@ -114,8 +114,7 @@ def main() -> None:
         print(f"    {{Family::{kernel[0]}, {kernel[1]}, {kernel[2]}, {kernel[3]}, {job:.2f}, {step:.3f}, {full:.3f}}},")
     # What the model's choice costs where every tile was measured.
     of_problem: dict[str, list[tuple[float, float]]] = {}
-    for t in tiles:
-        p = point(row_of_tile(t))
+    for p in tiles:
         if p.kernel not in kernels or (p.kernel[0].endswith("_folded") and len(p.blocks) * p.sequences > SMS):
             continue  # of more than one wave the planner folds none
         of_problem.setdefault(p.name, []).append((model(p, *terms(fit.x, p.kernel)), p.us))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cases import NOT_PEERS, OURS, OURS_BF16, OURS_VT, Case
-from results import Row, comparable
+from results import Row, comparable, point_of
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def usable(row: Row) -> bool:
 
 def point_results(rows: list[Row], cases: list[Case], dtype: str = "bf16") -> list[PointResult]:
     by_point: dict[tuple[str, str, str], dict[str, Row]] = {}
-    for row in comparable(rows, OURS):
+    for row in comparable(rows):
         if usable(row):
-            by_point.setdefault((row["grid"], row["case"], row["dtype"]), {})[row["impl"]] = row
+            by_point.setdefault(point_of(row), {})[row["impl"]] = row
 
     def of(case: Case, wanted: str) -> dict[str, Row]:
         return by_point.get((case.grid, case.case, wanted), {})

@@ -312,12 +312,12 @@ def main(argv: list[str]) -> int:
         results.write(into, results.replace(results.read(into), results.read(file)))
     for file in options.later:
         into = options.results / file.name
-        results.write(into, results.add_later(results.read(into), results.read(file), OURS))
+        results.write(into, results.add_later(results.read(into), results.read(file)))
     cases, newest_first = load(), []
     for path in sorted(options.results.glob("*.jsonl")):
         if path.name.startswith(ACCURACY):
             continue
-        rows = results.comparable([r for r in results.read(path) if r["grid"] in GRIDS], OURS)
+        rows = results.comparable([r for r in results.read(path) if r["grid"] in GRIDS])
         if not any(r["us"] is not None for r in rows):
             continue
         accuracy, plots = results.read(path.with_name(ACCURACY + path.name)), {}

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from cases import FLOOR, GEMM_SIZE, YARDSTICK, Case
+from cases import GEMM_SIZE, NOT_PEERS, OURS, YARDSTICK, Case
 
 RESULTS = Path(__file__).with_name("results")
 FIELDS = [
@@ -88,25 +88,28 @@ def replace(old: list[Row], new: list[Row]) -> list[Row]:
     return [r for r in old if (r["grid"], r["dtype"]) not in replaced] + new
 
 
-def add_later(old: list[Row], later: list[Row], ours: str) -> list[Row]:
+def point_of(row: Row) -> tuple[str, str, str]:
+    return row["grid"], row["case"], row["dtype"]
+
+
+def our_times(rows: list[Row]) -> dict[tuple[str, str, str], float]:
+    return {point_of(r): r["us"] for r in rows if r["impl"] == OURS and r["us"]}
+
+
+def add_later(old: list[Row], later: list[Row]) -> list[Row]:
     """Peers that a later run timed take the place of their rows, with our time of that run (`ours_us`); its other rows are left out."""
-    point = lambda r: (r["grid"], r["case"], r["dtype"])  # noqa: E731
-    own = {point(r): r["us"] for r in later if r["impl"] == ours and r["us"]}
-    has_impl = {(*point(r), r["impl"]) for r in old}
-    taken = {
-        (*point(r), r["impl"]): r | {"ours_us": own[point(r)]}
-        for r in later
-        if point(r) in own and r["us"] and r["impl"] not in (ours, YARDSTICK, FLOOR) and (*point(r), r["impl"]) in has_impl
-    }
-    return [taken.get((*point(r), r["impl"]), r) for r in old]
+    own = our_times(later)
+    timed = [r for r in later if r["impl"] not in NOT_PEERS and r["us"] and point_of(r) in own]
+    taken = {(point_of(r), r["impl"]): r | {"ours_us": own[point_of(r)]} for r in timed}
+    return [taken.get((point_of(r), r["impl"]), r) for r in old]
 
 
-def comparable(rows: list[Row], ours: str) -> list[Row]:
+def comparable(rows: list[Row]) -> list[Row]:
     """Rows of peers that a later run timed as they compare with our time of the run that the others are of: what counts is the ratio within a run."""
-    own = {(r["grid"], r["case"], r["dtype"]): r["us"] for r in rows if r["impl"] == ours and r["us"]}
+    own = our_times(rows)
 
     def scaled(r: Row) -> Row:
-        us = own.get((r["grid"], r["case"], r["dtype"]))
+        us = own.get(point_of(r))
         if not r.get("ours_us") or not us:
             return r
         factor = us / r["ours_us"]

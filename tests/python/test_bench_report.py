@@ -130,15 +130,15 @@ def later_run(ours_us, fa4_us):
 
 def test_a_peer_of_a_later_run_is_compared_with_ours_of_that_run():
     first = rows_with(lambda c: 2.0, skip=("fa4",))  # ours 10 us, the best peer 20
-    both = results.add_later(first, later_run(ours_us=4.0, fa4_us=6.0), "hopfill")
+    both = results.add_later(first, later_run(ours_us=4.0, fa4_us=6.0))
     assert {r["ours_us"] for r in both if r["impl"] == "fa4"} == {4.0}
     assert [r for r in both if r["impl"] != "fa4"] == [r for r in first if r["impl"] != "fa4"], "nothing else of the later run"
     assert not results.faults(both, CASES)
     points = [p for p in goals.point_results(both, CASES) if p.case.dtype == "bf16"]
     assert {(p.best["impl"], round(p.speedup, 9), round(p.best["us"], 9)) for p in points} == {("fa4", 1.5, 15.0)}
 
-    shown = results.comparable(both, "hopfill")
-    assert results.comparable(shown, "hopfill") == shown, "compared once"
+    shown = results.comparable(both)
+    assert results.comparable(shown) == shown, "compared once"
     of = {grid: [c for c in CASES if c.grid == grid and c.dtype == "bf16"] for grid in ("headline", "throughput")}
     assert "| 15.0 | 0.667 |" in report.headline_table(shown, of["headline"])
     assert "| 1.50 |" in report.throughput_table(shown, of["throughput"])
@@ -150,4 +150,4 @@ def test_a_peer_of_a_later_run_is_compared_with_ours_of_that_run():
 
 def test_a_later_run_takes_no_place_where_ours_was_not_timed():
     first = rows_with(lambda c: 2.0, skip=("fa4",))
-    assert results.add_later(first, [r for r in later_run(4.0, 6.0) if r["impl"] != "hopfill"], "hopfill") == first
+    assert results.add_later(first, [r for r in later_run(4.0, 6.0) if r["impl"] != "hopfill"]) == first

@@ -32,12 +32,15 @@ std::vector<json> measured() {
     return rows;
 }
 
-AttentionProblem problem_of(const json& row) {
-    AttentionProblem p = testing::problem(row["batch"], row["tokens_q"].get<std::int64_t>() / row["batch"].get<std::int64_t>(), row["head_dim_qk"],
-                                          row["causal"], row["heads"]);
-    p.kv_heads = row["kv_heads"];
+AttentionProblem grouped(AttentionProblem p, std::int64_t kv_heads) {
+    p.kv_heads = kv_heads;
     testing::fill_strides(p);
     return p;
+}
+
+AttentionProblem problem_of(const json& row) {
+    const std::int64_t batch = row["batch"], tokens = row["tokens_q"];
+    return grouped(testing::problem(batch, tokens / batch, row["head_dim_qk"], row["causal"], row["heads"]), row["kv_heads"]);
 }
 
 TEST(CostModel, IsWithinTenPercentOfEveryMeasurement) {
@@ -84,10 +87,9 @@ void expect_choices_near_the_best(const char* name, int sms) {
     for (const auto& [text, tiles] : us) {
         std::smatch m;
         ASSERT_TRUE(std::regex_match(text, m, form)) << text;
-        AttentionProblem p = testing::problem(std::stoi(m[5]), std::stoi(m[6]), std::stoi(m[2]), m[7].matched, std::stoi(m[3]));
-        p.kv_heads = std::stoi(m[4]);
+        AttentionProblem p =
+            grouped(testing::problem(std::stoi(m[5]), std::stoi(m[6]), std::stoi(m[2]), m[7].matched, std::stoi(m[3])), std::stoi(m[4]));
         if (m[1] == "e4m3") p.dtype = p.kv_dtype = DType::e4m3;
-        testing::fill_strides(p);
         const Result<Plan> plan = choose(p, device);
         ASSERT_TRUE(plan) << text << ": " << plan.error().text();
         ASSERT_TRUE(tiles.contains(plan->kernel)) << text << ": " << plan->kernel << " was not measured";
