@@ -38,12 +38,12 @@ constexpr TileCost kCosts[] = {
     {Family::prefill_folded, 128, 64, 2, 0.73, 0.720, 1.000},
     {Family::prefill_folded, 128, 128, 2, 1.25, 1.205, 1.000},
     {Family::prefill_folded, 256, 64, 2, 2.45, 1.130, 1.000},
-    {Family::prefill, 64, 128, 2, 0.94, 1.140, 0.969},
-    {Family::prefill, 64, 128, 3, 1.25, 1.390, 1.010},
+    {Family::prefill, 64, 128, 2, 0.90, 1.150, 0.980},
+    {Family::prefill, 64, 128, 3, 1.30, 1.390, 0.992},
     {Family::prefill, 96, 128, 2, 1.10, 1.290, 1.000},  // interpolated
-    {Family::prefill, 128, 128, 2, 1.25, 1.425, 1.034},
+    {Family::prefill, 128, 128, 2, 1.12, 1.440, 1.020},
     {Family::prefill, 192, 96, 2, 2.40, 1.700, 1.010},  // interpolated
-    {Family::prefill, 256, 64, 2, 3.70, 1.440, 0.985},
+    {Family::prefill, 256, 64, 2, 3.20, 1.455, 0.985},
     {Family::prefill_fp8, 64, 128, 2, 1.00, 0.977, 1.000},
     {Family::prefill_fp8, 64, 192, 3, 1.05, 1.857, 0.990},
     {Family::prefill_fp8, 128, 128, 2, 1.36, 1.284, 1.021},

@@ -88,6 +88,10 @@ constexpr i32 p_bytes(const KernelConfig& c) {
     return c.family == Family::prefill_fp8 && faster ? ceil_div(c.tile_n, kSlabBytes) * kRowsPerWarpgroup * kSlabBytes : 0;
 }
 
+// Whether a warp of the producer's warpgroup finds the next job while another loads: in the main family, where no warp has V to transpose or blocks
+// to convert.
+constexpr bool schedules(const KernelConfig& c) { return is_main(c.family); }
+
 constexpr Geometry geometry(const KernelConfig& c) {
     const bool split = c.family == Family::prefill_short;
     const i32 row_groups = split ? 1 : c.consumers;
@@ -118,8 +122,8 @@ constexpr Geometry geometry(const KernelConfig& c) {
     const i32 merge_room = (split ? merges : c.consumers) * g.merge_bytes;
     // full and empty of: q per warpgroup and slot, k and v per ring and stage, vt and raw per stage, job slots, merges.
     const i32 scales = c.scale_block != 0 ? g.vt_stages * scale_bytes() : 0;
-    const i32 kv_barriers = g.rings * (c.stages + g.v_stages) + g.vt_stages + g.raw_stages;
-    const i32 most_barriers = 2 * (2 * row_groups + kv_barriers + kJobSlots + merges);
+    const i32 kv_barriers = g.rings * (c.stages + g.v_stages) + g.vt_stages + g.raw_stages, draws = schedules(c) ? 1 : 0;
+    const i32 most_barriers = 2 * (2 * row_groups + kv_barriers + kJobSlots + merges) + draws;
     const i32 free = kSharedLimit - k_bytes - v_bytes - merge_room - kJobSlots * kJobBytes - scales - most_barriers * 8 - g.q_tile;
     g.q_slots = free >= g.q_tile + row_groups * g.o_slabs * g.o_slab ? 2 : 1;
     g.o_staged = clamp_high((free - (g.q_slots - 1) * g.q_tile) / (row_groups * g.o_slab), g.o_slabs);
@@ -133,7 +137,7 @@ constexpr Geometry geometry(const KernelConfig& c) {
     g.jobs = g.merge + merge_room;
     g.scales = g.jobs + kJobSlots * kJobBytes;
     g.barriers = g.scales + scales;
-    g.total = g.barriers + 2 * (g.q_slots * row_groups + kv_barriers + kJobSlots + merges) * 8;
+    g.total = g.barriers + (2 * (g.q_slots * row_groups + kv_barriers + kJobSlots + merges) + draws) * 8;
     g.threads = 128 * (c.consumers + 1);
     return g;
 }
@@ -179,8 +183,8 @@ constexpr KvRange kv_range(const KernelConfig& c, i32 row0, i32 rows, i32 q_len,
 }
 
 // Whether consumers may ask for a job once more: they take unmasked blocks without their maxima, and where exponentials have overflowed that way, the
-// job is done again with all blocks masked, which are taken by their maxima. At hd192 nothing is gained; beside consumers of ragged hd256 the
-// producer has no registers for it, nor have consumers of hd256 beside multipliers.
+// job is done again with all blocks masked, which are taken by their maxima. At hd192 nothing is gained; ragged hd256
+// had no registers for it while one warp loaded and scheduled (not tried since), nor have consumers of hd256 beside multipliers.
 constexpr bool repeats_jobs(const KernelConfig& c) {
     return is_main(c.family) && c.head_dim != 192 && !(c.head_dim == 256 && (c.packed || c.family == Family::prefill_widened));
 }

@@ -16,7 +16,7 @@ enum class Mask : u8 {
 };
 
 enum class Family : u8 {
-    prefill,        // one producer warp and two or three consumer warpgroups, persistent, K and V streamed (kernels/prefill)
+    prefill,        // a loading and a scheduling warp and two or three consumer warpgroups, persistent, K and V streamed (kernels/prefill)
     prefill_short,  // one wave of balanced job lists (kernels/prefill_short)
     prefill_folded, // causal: a job pairs a tile near the end of a prompt with one near its start, so that jobs are alike (kernels/prefill_folded)
     prefill_fp8,    // e4m3 k and v: as prefill, with V transposed by the producer's warpgroup or given so (kernels/prefill_fp8)

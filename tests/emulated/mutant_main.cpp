@@ -110,6 +110,7 @@ void check(int first, int count) {
     if (repeats_jobs(at(Row))) {
         cases.push_back(testing::jumping_case(Row));
         cases.push_back(testing::jumping_case(Row, true));
+        if (at(Row).family == Family::prefill) cases.push_back(testing::flushing_case(Row));
     }
     for (const testing::Case& c : cases) {
         testing::Workload work(c, 1);

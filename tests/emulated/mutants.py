@@ -78,6 +78,7 @@ RULES = [
     ("store's wait removed", r"(if \(.*\) )?sm90::tma_store_wait(_read)?<0>\(\);", [""], {"overwrite-before-release", "exit-in-flight"}),
     ("store's wait too weak", r"sm90::tma_store_wait_read<(kSlots[^;]*)>\(\);", [lambda m: f"sm90::tma_store_wait_read<{m[1]} + 1>();"],
      {"overwrite-before-release", "exit-in-flight"}),
+    ("store's wait removed", r"if \(\w+(\(\))?\) wait_for_staging<C>\([^;]*\);", [""], {"overwrite-before-release", "exit-in-flight"}),
     ("store's commit removed", r"sm90::tma_store_commit\(\);", [""], {"exit-in-flight", "overwrite-before-release"}),
     ("too many registers", r"take_registers<([^;]*)>\(\);", [lambda m: f"take_registers<{m[1]} + 24>();"], {"registers"}),
     ("registers not given", r"sm90::give_registers<[^;]*>\(\);", [""], {"registers"}),
@@ -92,6 +93,7 @@ RULES = [
     ("mask edge", r"row \+ 1 \+ kv_len - q_len", ["row + kv_len - q_len", "row + 2 + kv_len - q_len"], WRONG),
     ("mask edge", r"visible_keys<C>\(row \+ 8,", ["visible_keys<C>(row,"], WRONG),
     ("mask edge", r"return kv_len;", ["return kv_len + 1;", "return kv_len - 1;"], WRONG),
+    ("mask edge", r"\(n \+ 1\) \* kN > limit\[0\]", ["(n + 1) * kN > limit[0] + 1"], WRONG),
     ("mask edge", r"causal \? 8 : 0", ["causal ? 7 : 0", "causal ? 9 : 0"], WRONG),
     ("mask edge", r"row0 \+ 1 \+ kv_len - q_len", ["row0 + 2 + kv_len - q_len"], WRONG),
     ("mask edge", r"last_row \+ kv_len - q_len", ["last_row + kv_len - q_len - 1"], WRONG),
@@ -108,6 +110,7 @@ RULES = [
     ("sums", r"0x38383838", ["0x38383830"], WRONG),
     ("sums", r"inside \^ slot \* vt_shared_keys\(C\)", ["inside"], WRONG | ORDER),
     ("sums", r"finish_sums\(shared\.job\(done\), softmax, reference,", ["finish_sums(shared.job(done), softmax, softmax.reference,"], WRONG),
+    ("sums", r"4\.0f \* softmax\.sum", ["softmax.sum"], WRONG),
     ("counter not reset", r"sm90::store_global\(params\.work_counter[^;]*\);", [""], {"work-counter"}),
 ]
 
@@ -122,9 +125,9 @@ EQUIVALENT = [
      " touches barriers there, and elect.sync elects the same lane for the same mask (PTX ISA 9.7.13.15); elect.sync, shuffles and votes wait for"
      " all lanes by themselves"),
     ("mainloop.cuh", "        sm90::sync_warp();", "warp barrier removed", "",
-     "slot j % 4 is written again by publish(j + 4), which the producer comes to after load_q(j + 3). That waits for every warp's release of the Q of"
-     " job j + 1 or j + 2 (two or one Q slots), which each leader lane makes after job j's epilogue, whose named barriers follow all lanes' reads of"
-     " slot j"),
+     "slot j % 4 is written again by publish(j + 4), which the producer comes to after load_q(j + 3), or is asked for behind it. That waits for every"
+     " warp's release of the Q of job j + 1 or j + 2 (two or one Q slots), which each leader lane makes after job j's epilogue, whose named barriers"
+     " follow all lanes' reads of slot j"),
     ("prefill/mainloop.cuh", "// There may be more.\nsm90::sync_warp();", "warp barrier removed", "",
      "all lanes have read the end marker before slot j % 4 is written again by publish(j + 4): two jobs follow that without another marker, and"
      " the second one's load_q() waits for the release of the first one's Q; or each has a marker behind it, where the producer waits until all"
@@ -140,7 +143,7 @@ EQUIVALENT = [
      " which waits for a slot that this warp gives back when it skips a block of job j or j + 1, behind a barrier of its lanes; a job has a block"),
     ("plan/geometry.h", "    if (c.mask == Mask::full) return", "KV range", ", ceil_div(kv_len, c.tile_n)}",
      "without a mask only the last block has keys past the sequence's end. It is the first that a consumer takes, and first blocks are"
-     " masked whatever `unmasked` says (start_softmax, first_block, make_block and end_block with Masked)"),
+     " masked whatever `unmasked` says (start_softmax by a test of its own, first_block, make_block and end_block with Masked)"),
     ("plan/geometry.h", "    const i32 first_sees", "mask edge", "row0 + 2 + kv_len",
      "the block that ends with the first row's last key counts as unmasked then: all rows see all of it. A row that has seen no key before it has no"
      " reference there, which matters to exponentials by references alone; they are not finite then, and the job comes again with all blocks masked"),
@@ -154,7 +157,19 @@ EQUIVALENT = [
     ("prefill/producer.cuh", "        jobs.wait_empty();", "mbarrier wait removed", "",
      "publish(j + 4) comes after load_q(j + 3), which waits for every warp's release of the Q of job j + 1 or later. A warp makes it after its"
      " arrival for job j at job_empty, which follows all its reads of slot j, so this wait never waits and orders nothing more. The transposing"
-     " or converting warps have read slot j before they arrive for the V^T or the K of its first block, which the consumers have multiplied by then"),
+     " or converting warps have read slot j before they arrive for the V^T or the K of its first block, which the consumers have multiplied by then."
+     " In the main family a scheduler is asked for job j + 4 behind load_q(j + 3), by who has looked at slot j for the last time before job j + 2"),
+    ("prefill/scheduler.cuh", "        sm90::wait_for_previous_launch();", "launch dependency", "",
+     "as a consumer's: the loader has waited before the block's barrier, which comes before this"),
+    ("prefill/scheduler.cuh", "HOPFILL_INLINE void end() {\nsm90::sync_warp();", "warp barrier removed", "",
+     "what lanes have read of the slots comes before has_failed()'s last vote, or before the barrier in front of finish()"),
+    ("prefill/scheduler.cuh", "            if (!one_wave || ended) sm90::mbarrier_wait(shared.draw(), phase);", "mbarrier wait removed", "",
+     "`draw` says when the next number is wanted, so that blocks with long jobs do not hoard. What a job's description overwrites is guarded by its"
+     " slot, and in which order jobs are done changes no output"),
+    ("prefill/scheduler.cuh", "            if (!one_wave || ended) sm90::mbarrier_wait(shared.draw(), phase);", "wait phase flipped", "",
+     "as without the wait: a phase that has passed already, or one job earlier"),
+    ("prefill/scheduler.cuh", "        for (u32 phase = 0;; phase ^= 1) {", "first phase", "",
+     "as without the wait: a phase that has passed already, or one job earlier"),
     ("prefill/block.cuh", "        sm90::wait_for_previous_launch();", "launch dependency", "",
      "griddepcontrol.wait makes the launch before visible to the whole grid (PTX ISA 9.7.13.13). The producer has waited before it publishes its"
      " first job, and a consumer touches global memory only after it has acquired a job"),

@@ -55,6 +55,7 @@ std::vector<Case> jumping_cases() {
         if ((!c.fp8_kv || repeats_jobs(planner::kernel_at(c.variant))) && static_cast<std::size_t>(c.variant) < planner::kernel_table().size()) {
             cases.push_back(jumping_case(c.variant));
             if (!c.packed && c.head_dim > 64) cases.push_back(jumping_case(c.variant, true));
+            if (!c.fp8_kv) cases.push_back(flushing_case(c.variant));
         }
     return cases;
 }

@@ -182,6 +182,20 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
         fill(d.q, p.dtype, p.tokens_q * row, gaussian);
         fill(d.k, p.kv_dtype, p.tokens_kv * kv_row, gaussian);
         fill(d.v, p.kv_dtype, p.tokens_kv * kv_row, gaussian);
+        if (c.flushes) {
+            const float octaves = 126.7f / 1.442695f * std::sqrt(static_cast<float>(p.head_dim)) / 32;
+            std::vector<bool> first;
+            for (const int n : c.kv_lens)
+                for (int key = 0; key < n; ++key) first.push_back(key == 0);
+            std::int64_t i = 0;
+            fill(d.q, p.dtype, p.tokens_q * row, [&] { return i++ % p.head_dim == 0 ? 32.0f : 0.0f; });
+            i = 0;
+            fill(d.k, p.kv_dtype, p.tokens_kv * kv_row, [&] {
+                const bool far = first[static_cast<std::size_t>(i / kv_row)];
+                return i++ % p.head_dim == 0 && far ? octaves : 0.0f;
+            });
+            fill(d.v, p.kv_dtype, p.tokens_kv * kv_row, [&] { return 0.25f * gaussian(); });
+        }
         if (c.jumps) {
             std::int64_t i = 0;
             fill(d.q, p.dtype, p.tokens_q * row, [&] { return gaussian() * (i++ / p.head_dim % p.heads % 2 == 1 ? 60.0f : 3.0f); });
@@ -369,6 +383,13 @@ Case jumping_case(int variant, bool huge) {
     c.name += huge ? "_huge" : "_jumps";
     c.jumps = true;
     c.huge = huge;
+    return c;
+}
+
+Case flushing_case(int variant) {
+    Case c = family_cases()[static_cast<std::size_t>(variant)];
+    c.name += "_flushes";
+    c.flushes = true;
     return c;
 }
 

@@ -33,6 +33,9 @@ struct Case {
     // The logits of a sequence's first keys, which are read last, are far above the others': of odd heads so far that their exponentials overflow. Or
     // all logits are sums of integers about 2^20.
     bool jumps = false, huge = false;
+    // One key, read last, whose logit is 126.7 octaves above all others, which are 0: its exponential by their reference, and the sum, are finite,
+    // but the sum's inverse is flushed.
+    bool flushes = false;
 };
 
 // Cases that give every kernel three times as many KV blocks as its rings have stages, several tiles a block and ragged tails. One per (head
@@ -48,6 +51,8 @@ Case long_job_case(int variant);
 
 // The kernel's family case with logits that jump.
 Case jumping_case(int variant, bool huge = false);
+// With a sum whose inverse is flushed.
+Case flushing_case(int variant);
 
 // Kernels whose outputs are compared with a GPU's: all of the catalogue, and of those that are compiled at first use two of each head dimension.
 bool travels(const KernelConfig& k);

@@ -20,6 +20,9 @@ HOPFILL_INLINE float exp2_approx(float x, Site at = Site::current()) {
 HOPFILL_INLINE void compute_before_wait(float sum, Site at = Site::current()) {
     if (emulator::checked(sum, at) < 0) emulator::trap(at);
 }
+HOPFILL_INLINE float reciprocal_approx(float x, Site at = Site::current()) {
+    return canonical(flush_denormal(1.0f / flush_denormal(emulator::checked(x, at))));
+}
 HOPFILL_INLINE float log2_approx(float x, Site at = Site::current()) { return canonical(std::log2(flush_denormal(emulator::checked(x, at)))); }
 // As fmaxf: the number when one operand is a NaN. +0 is above -0.
 HOPFILL_INLINE float max_float(float a, float b, Site at = Site::current()) {

@@ -1,5 +1,5 @@
-// What a block of every prefill family does: barriers set up, registers handed over, a producer warp, its warpgroup's other three warps and the
-// consumer warpgroups started.
+// What a block of every prefill family does: barriers set up, registers handed over, the producer's warpgroup and the consumer warpgroups
+// started.
 #pragma once
 
 #include "prefill/shared.cuh"
@@ -8,7 +8,7 @@
 
 namespace hopfill {
 
-// Whose consumers need more registers than the producer can spare beside its bookkeeping of jobs that come again.
+// Whose consumers need more registers than the producers of 16-bit kernels up to hd128 spare. (Those have 56 since one warp did what two do now.)
 constexpr bool wide_consumers(const KernelConfig& c) {
     return c.consumers == 2 && (c.head_dim > 192 || (c.family != Family::prefill && !repeats_jobs(c)));
 }
@@ -18,7 +18,7 @@ constexpr bool wide_consumers(const KernelConfig& c) {
 constexpr u32 producer_registers(const KernelConfig& c) { return c.consumers == 3 ? 32 : wide_consumers(c) ? 40 : 56; }
 constexpr u32 consumer_registers(const KernelConfig& c) { return c.consumers == 3 ? 160 : c.consumers == 1 ? 256 : wide_consumers(c) ? 232 : 224; }
 
-// help(shared, warp) is what warps 1 to 3 do beside the producer, consume(shared, warpgroup) what a consumer warpgroup does, counted from 0.
+// help(shared, warp) is what warps 1 to 3 do beside the one that loads, consume(shared, warpgroup) what a consumer warpgroup does, counted from 0.
 template <KernelConfig C, class Producer, class Params, class Help, class Consume>
 HOPFILL_INLINE void run_block(const Params& params, Help help, Consume consume) {
     static_assert(geometry(C).total <= kSharedLimit && geometry(C).o_staged > 0);

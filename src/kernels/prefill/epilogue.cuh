@@ -58,25 +58,34 @@ HOPFILL_INLINE void stage_slabs_e4m3(u8* to, const float (&o)[C.head_dim / 2], c
     }
 }
 
-// A warpgroup's rows to global memory. The staging slots are free once the storing thread's earlier groups have read them.
+// Of a warpgroup, where it stores as a whole.
+HOPFILL_INLINE bool is_storer() { return sm90::thread_index() % 128 == 0; }
+
+// The storing thread's: until the staging slots may be written again. A job that comes again overwrites what it stored the first time, so that must
+// be complete.
 template <KernelConfig C>
+HOPFILL_INLINE void wait_for_staging(bool first) {
+    if (repeats_jobs(C) && first)
+        sm90::tma_store_wait<0>();
+    else
+        sm90::tma_store_wait_read<0>();
+}
+
+// A warpgroup's rows to global memory. `Free`: the storing thread has waited for the staging slots, and the warpgroup for that thread.
+template <KernelConfig C, bool Free = false>
 HOPFILL_INLINE void store_output(const PrefillParams& p, const Job& job, u32 row_group, u8* staging, const float (&o)[C.head_dim / 2],
                                  const float (&inverse)[2]) {
     constexpr Geometry kGeometry = geometry(C);
     constexpr i32 kColumns = kSlabBytes / elem_bytes(C.out);
-    const bool storer = sm90::thread_index() % 128 == 0;
+    const bool storer = is_storer();
     const RowCoord at = row_coord<C>(job.sequence, job.q_start, job.q_len);
     const i32 row = at.row + first_row<C>(job.row0, job.q_len, row_group);
 #pragma unroll
     for (i32 first = 0; first < kGeometry.o_slabs; first += kGeometry.o_staged) {
-        if (storer) {
-            // A job that comes again overwrites what it stored the first time.
-            if (repeats_jobs(C) && first == 0)
-                sm90::tma_store_wait<0>();
-            else
-                sm90::tma_store_wait_read<0>();
+        if (!Free || first > 0) {
+            if (storer) wait_for_staging<C>(first == 0);
+            sm90::named_barrier_sync(kEpilogue + row_group, 128);
         }
-        sm90::named_barrier_sync(kEpilogue + row_group, 128);
         if constexpr (C.out == Elem::e4m3)
             stage_slabs_e4m3<C>(staging, o, inverse, first);
         else

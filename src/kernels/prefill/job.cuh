@@ -1,4 +1,4 @@
-// Which job comes next: the producer warp's half of the schedule.
+// Which job comes next: the producers' half of the schedule.
 #pragma once
 
 #include "plan/geometry.h"

@@ -66,10 +66,11 @@ struct Mainloop {
         return sm90::vote_any(visible_keys<C>(row, q_len, kv_len) - n * kN <= kN / 2);
     }
 
-    // The first block of a job: masks, and starts the softmax of its first N keys. (Of those behind them P is 0.)
+    // The first block of a job: masks, where a key lies behind the sequence's end or the diagonal, and starts the softmax of its first N keys. (Of
+    // those behind them P is 0.)
     template <i32 N>
     HOPFILL_INLINE void start_softmax(float (&s)[N / 2], Softmax& softmax, i32 n, const i32 (&limit)[2]) const {
-        mask_block<C, N>(s, first_key(n), limit);
+        if (C.mask == Mask::causal || sm90::vote_any((n + 1) * kN > limit[0])) mask_block<C, N>(s, first_key(n), limit);
         softmax.template start<N, kByRow>(s, scales.logit(params));
     }
 
@@ -208,6 +209,7 @@ struct Mainloop {
 
     // The output rows of a job whose products are complete; then its slot may be used again. If exponentials by references overflowed, which leaves
     // nothing finite of what they were multiplied with or added to, the job is to come again.
+    template <bool StagingFree = false>
     HOPFILL_INLINE void finish_job(u32 slot, float (&o)[kD / 2], const float (&inverse)[2]) {
         Job* const at = shared.job(slot);
         if constexpr (Scales::columns_first()) scales.scale_columns(params, sm90::load_shared(&at->head), o);
@@ -232,7 +234,7 @@ struct Mainloop {
         if constexpr (stores_by_warps(C))
             store_rows<C>(params, job, row_group, shared.o(row_group), o, inverse);
         else
-            store_output<C>(params, job, row_group, shared.o(row_group), o, inverse);
+            store_output<C, StagingFree>(params, job, row_group, shared.o(row_group), o, inverse);
     }
 
     // The sums of a job whose last softmax step is done: writes the LSE, returns what its outputs are to be multiplied with.
@@ -240,9 +242,9 @@ struct Mainloop {
         float lse[2];
         softmax.finish(inverse, lse);
         if constexpr (kByReferences) {
-            // A sum that has overflowed has no inverse.
-            inverse[0] = sm90::fma_float(softmax.sum[0], 0.0f, inverse[0]);
-            inverse[1] = sm90::fma_float(softmax.sum[1], 0.0f, inverse[1]);
+            // A sum that has overflowed has no inverse; nor has one past 2^126, whose is flushed.
+            inverse[0] = sm90::fma_float(4.0f * softmax.sum[0], 0.0f, inverse[0]);
+            inverse[1] = sm90::fma_float(4.0f * softmax.sum[1], 0.0f, inverse[1]);
         }
         scales.scale_rows(params, shared.job(slot), inverse);
         store_lse<C>(params, shared.job(slot), row_group, lse);

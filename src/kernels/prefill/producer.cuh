@@ -1,4 +1,5 @@
-// The producer warp: draws jobs, describes them to the consumers and feeds Q, K and V through TMA, as far ahead as slots allow.
+// The producer warp: draws jobs, describes them to the consumers and feeds Q, K and V through TMA, as far ahead as slots allow. Of the main family
+// these are two warps (scheduler.cuh), which share what is here.
 #pragma once
 
 #include "prefill/job.cuh"
@@ -22,7 +23,7 @@ struct Producer {
 
     const PrefillParams& params;
     Shared<C> shared;
-    CountedRing<kJobSlots> jobs;  // what the leader does, every lane counts
+    CountedRing<kJobSlots> jobs;  // what the leader does, every lane counts (but Loader's)
     CountedRing<kGeometry.q_slots> q;  // all warpgroups' query slots turn together; warpgroup w's barriers lie beside warpgroup 0's
 
     HOPFILL_INLINE Producer(const PrefillParams& p, Shared<C> s)
@@ -69,6 +70,12 @@ struct Producer {
         sm90::store_shared(&slot->blocks, job.blocks);
         sm90::store_shared(&slot->unmasked, job.unmasked);
         if constexpr (repeats_jobs(C)) sm90::store_shared(&slot->number, job.number);
+        if constexpr (schedules(C)) {
+            sm90::store_shared(&slot->kv_head, job.kv_head);
+            sm90::store_shared(&slot->kv_row, job.kv_row);
+            sm90::store_shared(&slot->kv_c3, job.kv_c3);
+            sm90::store_shared(&slot->first_block, job.first_block);
+        }
         if constexpr (scales_in_jobs(C)) {
             sm90::store_shared(&slot->logit, job.logit);
             sm90::store_shared(&slot->unit, job.unit);
@@ -122,7 +129,8 @@ struct DescribeNothing {
     HOPFILL_INLINE static void add(const PrefillParams&, Job&) {}
 };
 
-// prefill: one ring of K and one of V. The loads of all jobs are one stream in which K runs one block ahead of V, across jobs too:
+// All but the main family and prefill_short: one ring of K and one of V. The loads of all jobs are one stream in which K runs one block ahead of V,
+// across jobs too:
 //   ... K[1] V[2] K[0] V[1] | Q' K'[last] V[0] | K'[last - 1] V'[last] ...
 // or (queries_last())
 //   ... K[1] V[2] K[0] V[1] V[0] | K'[last] Q' | K'[last - 1] V'[last] ...
@@ -164,117 +172,52 @@ struct StreamProducer : Producer<C> {
         if constexpr (C.packed) sm90::wait_for_previous_launch();
         some = this->decode(source.next, job, blocks);
         if constexpr (!C.packed) sm90::wait_for_previous_launch();
-        if (repeats_jobs(C) && leader) {
-            sm90::store_shared(&this->shared.job(0)->kept, static_cast<i32>(source.next));
-            sm90::store_shared(&this->shared.job(1)->kept, 0);
-        }
         if (some && leader) open();
         if (some && !leader) this->count_job();
         if (end_early() && !some && leader) this->publish_end();
     }
 
-    // The whole warp, after it. Told that there is nothing more, consumers complete their last job, too, and if that has failed, there is more.
+    // The whole warp, after it.
     HOPFILL_INLINE void run() {
-        for (bool more = some; more;) {
+        bool more = some;
+        while (more) {
             if (leader && some) {
                 for (i32 n = blocks.last; n > blocks.first; --n) {
-                    if (n == blocks.first + 1) start_draw();
+                    if (n == blocks.first + 1) source.start_draw();
                     load_k(blocks, n - 1);
                     load_v(blocks, n);
                     if (C.ahead && n == blocks.last) load_early_rows();
                 }
-                if (blocks.last == blocks.first) start_draw();
+                if (blocks.last == blocks.first) source.start_draw();
                 if constexpr (queries_last(C)) load_last_v(blocks);
             }
             const Blocks before = blocks;
             const bool had = some;
-            if (repeats_jobs(C) && !queries_last(C) && leader) keep(before);
             sm90::sync_warp();
-            take_next();
-            const bool ends = (end_early() || repeats_jobs(C)) && !some && had;
+            source.finish_draw(leader);
+            some = this->decode(source.next, job, blocks);
+            const bool ends = end_early() && !some && had;
             if (leader) {
                 if (some) open();
                 if (ends) this->publish_end();
-                if (had && !queries_last(C)) load_last_v(repeats_jobs(C) ? kept() : before);
+                if (had && !queries_last(C)) load_last_v(before);
             } else if (some || ends) {
                 this->count_job();
             }
-            if (repeats_jobs(C) && ends) finish_draws();
-            more = some || (repeats_jobs(C) && had);
+            if (!some) more = false;
         }
-        if constexpr (repeats_jobs(C))
-            finish_draws();
-        else
-            source.finish();
+        source.finish();
         if (!end_early() && leader) this->publish_end();
     }
 
 private:
     bool leader = sm90::elect_one();
     bool some = false;
-    bool drawn = false;
     JobSource<C> source{this->params};
     Job job;
     Blocks blocks;
 
     HOPFILL_INLINE void load_last_v(const Blocks& b) { load_v(b, b.first); }
-    // The leader's, in shared memory: there are no registers for a job's blocks while the next job is found.
-    HOPFILL_INLINE void keep(const Blocks& b) {
-        i32* const to = this->shared.job(0)->kept_blocks;
-        sm90::store_shared(to, b.at.row);
-        sm90::store_shared(to + 1, b.at.c3);
-        sm90::store_shared(to + 2, b.kv_head);
-        sm90::store_shared(to + 3, b.first);
-    }
-    HOPFILL_INLINE Blocks kept() const {
-        const i32* const from = this->shared.job(0)->kept_blocks;
-        const i32 first = sm90::load_shared(from + 3);
-        return {{sm90::load_shared(from), sm90::load_shared(from + 1)}, sm90::load_shared(from + 2), first, first};
-    }
-
-    // A number that is drawn already waits for a failed job to be done again.
-    HOPFILL_INLINE void start_draw() {
-        if (!repeats_jobs(C) || !drawn) source.start_draw();
-    }
-    // Once, beside the last job: what comes again draws no number. (The word is looked at again behind run()'s barrier.)
-    HOPFILL_INLINE void finish_draws() {
-        i32* const finished = &this->shared.job(1)->kept;
-        const bool now = sm90::load_shared(finished) == 0;
-        sm90::sync_warp();
-        if (now) source.finish();
-        if (now && leader) sm90::store_shared(finished, 1);
-    }
-    HOPFILL_INLINE void take_next() {
-        if constexpr (repeats_jobs(C)) {
-            source.next = sm90::load_shared(&this->shared.job(0)->kept);
-            if (!drawn) source.finish_draw(leader);
-            sm90::sync_warp();
-            if (leader) sm90::store_shared(&this->shared.job(0)->kept, static_cast<i32>(source.next));
-            drawn = has_failed(some ? 1 : kJobSlots - 1);
-        } else {
-            source.finish_draw(leader);
-        }
-        some = this->decode(source.next, job, blocks);
-        if (repeats_jobs(C) && drawn) job.unmasked = 0;
-    }
-    // Whether a job in the next `slots` slots has failed; then its number is the next one. Waits until the consumers are done with them.
-    HOPFILL_INLINE bool has_failed(u32 slots) {
-        CountedRing<kJobSlots> ring = this->jobs;
-#pragma unroll 1
-        for (; slots > 0; --slots, ring.advance()) {
-            ring.wait_empty();
-            Job* const job = this->shared.job(ring.at());
-            i32* const flag = job->failed + sm90::lane_index();
-            const bool failed = sm90::lane_index() < 4 * C.consumers && sm90::load_shared(flag) != 0;
-            if (sm90::vote_any(failed)) {
-                source.next = sm90::load_shared(&job->number);
-                if (failed) sm90::store_shared(flag, 0);
-                sm90::sync_warp();
-                return true;
-            }
-        }
-        return false;
-    }
 
     HOPFILL_INLINE const PrefillVtParams& vt_params() const { return static_cast<const PrefillVtParams&>(this->params); }
 

@@ -11,7 +11,7 @@
 
 namespace hopfill {
 
-// A query tile of one head of one sequence, as the producer describes it to the consumers.
+// A query tile of one head of one sequence, as it is described to the consumers and, where a warp schedules, to the one that loads.
 struct Job {
     i32 head;
     i32 sequence;
@@ -26,10 +26,12 @@ struct Job {
         float logit;  // prefill_fp8: what logits are to be multiplied with
     };
     union {
-        i32 kept;     // the producer's: of the first slot the number drawn last, of the second whether it is the last of all
-        float unit;   // prefill_fp8: and outputs
+        i32 kv_head;  // schedules(): where its keys lie, for the warp that loads them
+        float unit;   // prefill_fp8: what outputs are to be multiplied with
     };
-    i32 kept_blocks[4];  // and where the last V of the job before lies
+    i32 kv_row, kv_c3;
+    i32 first_block;
+    i32 unused;       // (16 bytes since their beginning: where `failed` lies is part of all families' machine code)
     i32 failed[kConsumerWarps];  // by consumer warp: exponentials have overflowed (repeats_jobs())
 };
 static_assert(sizeof(Job) == kJobBytes);
@@ -80,8 +82,11 @@ struct Shared {
     // vt_empty[s]    prefill_fp8: lane 0 of each consumer warp                         transposing warps; as above: producer
     // raw_full[s]    prefill_mixed: producer lane (+ bytes)                            converting warps
     // raw_empty[s]   prefill_mixed: lane 0 of each converting warp                     producer
-    // job_full[j]    producer lane                                                     all consumers; transposing or converting warps
-    // job_empty[j]   4 * consumers: lane 0 of each consumer warp; of those warps too   producer
+    // job_full[j]    producer lane; the scheduling warp's, of the first job the        all consumers; transposing or converting warps; loading lane
+    //                loading lane
+    // job_empty[j]   4 * consumers: lane 0 of each consumer warp; of those warps too,  producer; scheduling warp
+    //                and where a warp schedules, the loading lane
+    // draw           loading lane: time for the next job                               scheduling warp
     // merge_full[w]  4: lane 0 of each warp of warpgroup w, its partial result written   warpgroup 0 (prefill_short)
     // merge_empty[w] 4: lane 0 of each warp of warpgroup 0, having read it             warpgroup w
     HOPFILL_INLINE u64* barrier(i32 i) const { return reinterpret_cast<u64*>(base + kGeometry.barriers) + i; }
@@ -101,6 +106,7 @@ struct Shared {
     static constexpr i32 kJobs = first_raw() + 2 * kGeometry.raw_stages;
     HOPFILL_INLINE u64* job_full() const { return barrier(kJobs); }
     HOPFILL_INLINE u64* job_empty() const { return barrier(kJobs + kJobSlots); }
+    HOPFILL_INLINE u64* draw() const { return barrier(kJobs + 2 * kJobSlots); }
     HOPFILL_INLINE u64* merge_full(u32 warpgroup) const { return barrier(kJobs + 2 * kJobSlots + 2 * (warpgroup - 1)); }
     HOPFILL_INLINE u64* merge_empty(u32 warpgroup) const { return merge_full(warpgroup) + 1; }
 
@@ -118,7 +124,8 @@ struct Shared {
             sm90::mbarrier_init(vt_full() + i, transposers() + (v_direct(C) ? 1 : 0));
             sm90::mbarrier_init(vt_empty() + i, 4 * C.consumers);
         }
-        init_ring(job_full(), kJobSlots, 4 * C.consumers + transposers() + converters());
+        init_ring(job_full(), kJobSlots, 4 * C.consumers + transposers() + converters() + (schedules(C) ? 1 : 0));
+        if constexpr (schedules(C)) sm90::mbarrier_init(draw(), 1);
         if constexpr (kSplit) {
             for (i32 w = 1; w < C.consumers; ++w) {
                 sm90::mbarrier_init(merge_full(w), 4);

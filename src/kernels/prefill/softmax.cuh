@@ -164,13 +164,14 @@ struct Softmax {
         }
     }
 
-    // Completes the sums over the quad; inverse[h] is 0 for a row without keys. Returns the natural log-sum-exp in lse.
+    // Completes the sums over the quad; inverse[h] is 0 for a row without keys. Returns the natural log-sum-exp in lse. (A
+    // division's path for denormals would be a call and a branch, in the open where a job ends.)
     HOPFILL_INLINE void finish(float (&inverse)[2], float (&lse)[2]) {
 #pragma unroll
         for (i32 h = 0; h < 2; ++h) {
             sum[h] += sm90::shuffle_xor(sum[h], 1u);
             sum[h] += sm90::shuffle_xor(sum[h], 2u);
-            inverse[h] = sum[h] == 0.0f ? 0.0f : 1.0f / sum[h];
+            inverse[h] = sum[h] == 0.0f ? 0.0f : sm90::reciprocal_approx(sum[h]);
             constexpr float kLn2 = 0.693147180559945f;
             lse[h] = sum[h] == 0.0f ? -sm90::infinity() : (reference[h] + sm90::log2_approx(sum[h])) * kLn2;
         }

@@ -17,6 +17,12 @@ HOPFILL_INLINE float exp2_approx(float x) {
 HOPFILL_INLINE void compute_before_wait(float sum) {
     asm volatile("{\n.reg .pred p;\nsetp.lt.f32 p, %0, 0f00000000;\n@p trap;\n}\n" ::"f"(sum) : "memory");
 }
+// 1 / x, off by a unit in the last place, denormal arguments and results flushed (PTX ISA 9.7.3.14, rcp.approx.ftz): past 2^126 it is 0.
+HOPFILL_INLINE float reciprocal_approx(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+}
 // log2(x) (PTX ISA 9.7.3.20, lg2.approx.ftz).
 HOPFILL_INLINE float log2_approx(float x) {
     float y;

@@ -31,7 +31,7 @@ struct Ring {
     HOPFILL_INLINE void release() const { sm90::mbarrier_arrive(&empty[slot]); }
 };
 
-// Of its slots who fills one, with one register less: of a power of two slots, both follow from a count.
+// For who has few registers, one less: of a power of two slots, both follow from a count.
 template <i32 Slots>
 struct CountedRing {
     static_assert((Slots & (Slots - 1)) == 0);
@@ -45,6 +45,7 @@ struct CountedRing {
     HOPFILL_INLINE void advance() { ++taken; }
     HOPFILL_INLINE u32 empty_phase() const { return taken / Slots % 2 ^ 1; }
     HOPFILL_INLINE void wait_empty() const { sm90::mbarrier_wait(&empty[at()], empty_phase()); }
+    HOPFILL_INLINE void wait_full() const { sm90::mbarrier_wait(&full[at()], empty_phase() ^ 1); }
     HOPFILL_INLINE u64* full_barrier() const { return &full[at()]; }
 };
 
