@@ -52,6 +52,7 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_folded, Mask::causal, true, 128, 0, 2, false, Elem::bf16, true},
     {Family::prefill, Mask::full, false, 256},
     {Family::prefill_fp8, Mask::full, false, 64, 0, 2, true},
+    {Family::prefill, Mask::full, true},
 };
 constexpr int kPlanned = sizeof(kWanted) / sizeof(kWanted[0]);
 // And the quantiser of bf16 and of f16.

@@ -33,8 +33,8 @@ struct Case {
     // The logits of a sequence's first keys, which are read last, are far above the others': of odd heads so far that their exponentials overflow. Or
     // all logits are sums of integers about 2^20.
     bool jumps = false, huge = false;
-    // One key, read last, whose logit is 126.7 octaves above all others, which are 0: its exponential by their reference, and the sum, are finite,
-    // but the sum's inverse is flushed.
+    // One key, read last, whose logit is, of some rows, 126.7 octaves above all others, which are 0: its exponential by their reference, and the sum,
+    // are finite, but the sum's inverse is flushed.
     bool flushes = false;
 };
 
