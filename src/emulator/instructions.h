@@ -49,6 +49,7 @@ void mbarrier_init(u64* bar, u32 arrivals, Site at);
 void fence_mbarrier_init(Site at);
 void mbarrier_arrive(u64* bar, u32 bytes, Site at);
 bool mbarrier_try_wait(u64* bar, u32 parity, Site at);
+bool mbarrier_test(u64* bar, u32 parity, Site at);
 void mbarrier_wait(u64* bar, u32 parity, Site at);
 void fence_async_shared(Site at);
 

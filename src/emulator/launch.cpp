@@ -23,10 +23,10 @@ std::size_t extent(const TensorMapSpec& s, bool packed, i32 rows) {
     return last + bytes;
 }
 
-// Floats that a kernel may read of multipliers for `heads` heads of `tokens` tokens.
-std::size_t extent(const ScaleView& v, i32 batch, i32 heads, i32 tokens) {
+// Floats that a kernel may read of multipliers: `entries` of `tokens` tokens.
+std::size_t extent(const ScaleView& v, i32 batch, i32 entries, i32 tokens) {
     const i64 blocks = v.block_tokens == 0 ? 1 : (std::max(tokens, 1) + v.block_tokens - 1) / v.block_tokens;
-    return static_cast<std::size_t>(i64{v.batch} * (batch - 1) + i64{v.head} * ((heads - 1) / v.heads_per_entry) + v.block * (blocks - 1) + 1);
+    return static_cast<std::size_t>(i64{v.batch} * (batch - 1) + i64{v.head} * (entries - 1) + v.block * (blocks - 1) + 1);
 }
 
 std::size_t extent(const TensorView& t) {
@@ -72,7 +72,8 @@ Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel,
         const i32 kv_heads = params.heads / params.heads_per_kv_head;
         const i32 tokens_q = packed ? params.total_q : params.seqlen_q, tokens_kv = packed ? params.total_kv : params.seqlen_kv;
         for (const auto& [name, view, heads, tokens] :
-             {std::tuple{"q_scale", &params.q_scale, params.heads, tokens_q}, std::tuple{"k_scale", &params.k_scale, kv_heads, tokens_kv},
+             {std::tuple{"q_scale", &params.q_scale, params.q_scale.by_kv_head != 0 ? kv_heads : params.heads, tokens_q},
+              std::tuple{"k_scale", &params.k_scale, kv_heads, tokens_kv},
               std::tuple{"v_scale", &params.v_scale, kv_heads, tokens_kv}})
             if (view->data != nullptr)
                 launch.buffers.push_back({name, view->data, extent(*view, params.batch, heads, tokens) * sizeof(float), false});

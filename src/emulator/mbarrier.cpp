@@ -148,6 +148,14 @@ bool mbarrier_try_wait(u64* bar, u32 parity, Site at) {
     return true;
 }
 
+bool mbarrier_test(u64* bar, u32 parity, Site at) {
+    Machine::current().maybe_yield();
+    const bool done = try_acquire(Machine::self(), find_mbarrier(bar, at), parity, at);
+    // The wait that is left out would have let others overtake.
+    if (done) Machine::current().fall_behind();
+    return done;
+}
+
 void mbarrier_wait(u64* bar, u32 parity, Site at) {
     Thread& t = Machine::self();
     Machine::current().fall_behind();

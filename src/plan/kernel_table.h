@@ -76,13 +76,13 @@ constexpr bool has_mask(Family f, Mask m) {
     return is_folded(f) ? m == Mask::causal : f == Family::prefill_short ? m == Mask::full : true;
 }
 
-// Jobs of unequal length (causal, ragged) and of short prompts are drawn from a counter; equal ones are dealt.
+// Jobs are drawn from a counter, where that pays: those of unequal length (causal, ragged), but equal ones too (1 to 3% on an H200).
 template <class F>
 constexpr void for_each_tile(F f) {
     const auto config = [](const TileRow& r, Mask m, Elem out, bool packed) {
         const bool fp8 = is_fp8(r.family);
-        // (The dealing producer of three e4m3 warpgroups does not fit in its 32 registers.)
-        const bool dynamic = packed || m == Mask::causal || r.family == Family::prefill_short || (fp8 && r.consumers == 3);
+        // (hd256 in e4m3 without a mask: 3 to 8% slower drawn.)
+        const bool dynamic = packed || m == Mask::causal || is_main(r.family) || r.family == Family::prefill_short || (fp8 && r.head_dim < 256);
         KernelConfig c{r.family, fp8 ? Elem::e4m3 : out, out, m, r.head_dim, r.tile_n, r.stages, r.consumers, packed, dynamic, r.pingpong};
         c.ahead = r.ahead;
         return c;

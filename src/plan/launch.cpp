@@ -80,9 +80,9 @@ std::int64_t copy_bytes(const KernelConfig& c, const AttentionProblem& p) {
     return (p.tokens_kv * p.kv_heads * p.head_dim * elem_bytes(loaded_elem(c)) + 255) / 256 * 256;
 }
 
-// Where a tensor's multipliers lie. `group` heads share an entry of those counted by KV head.
-Result<ScaleView> scale_view(const char* name, const TensorView& t, const ScaleLayout& layout, std::int64_t block_tokens, std::int64_t group) {
-    ScaleView v{nullptr, 0, 0, 0, 0, 1};
+// Where a tensor's multipliers lie.
+Result<ScaleView> scale_view(const char* name, const TensorView& t, const ScaleLayout& layout, std::int64_t block_tokens, bool of_kv) {
+    ScaleView v{nullptr, 0, 0, 0, 0, of_kv};
     if (layout.kind == ScaleKind::none || layout.kind == ScaleKind::channel) return v;
     if (t.data == nullptr && t.elements() != 0) return Error{Code::invalid_argument, name, "data is null"};
     v.data = static_cast<const float*>(t.data);
@@ -90,26 +90,37 @@ Result<ScaleView> scale_view(const char* name, const TensorView& t, const ScaleL
     v.head = static_cast<i32>(layout.head);
     v.block = static_cast<i32>(layout.block);
     v.block_tokens = layout.kind == ScaleKind::block ? static_cast<i32>(block_tokens) : 0;
-    if (layout.kind == ScaleKind::sequence || layout.kind == ScaleKind::block) v.heads_per_entry = static_cast<i32>(group);
+    if (layout.kind == ScaleKind::sequence || layout.kind == ScaleKind::block) v.by_kv_head = 1;
     return v;
 }
 
 Result<void> set_scales(PrefillFp8Params& a, const AttentionProblem& p, const AttentionTensors& t) {
-    const auto set = [&](const char* name, ScaleView& view, const TensorView& tensor, const ScaleLayout& layout, std::int64_t group) -> Result<void> {
-        auto made = scale_view(name, tensor, layout, p.scale_block, group);
+    const auto set = [&](const char* name, ScaleView& view, const TensorView& tensor, const ScaleLayout& layout, bool of_kv) -> Result<void> {
+        auto made = scale_view(name, tensor, layout, p.scale_block, of_kv);
         if (!made) return made.error();
         view = *made;
         return {};
     };
-    if (auto r = set("q_scale", a.q_scale, t.q_scale, p.q_scale, p.heads / p.kv_heads); !r) return r;
-    if (auto r = set("k_scale", a.k_scale, t.k_scale, p.k_scale, 1); !r) return r;
-    if (auto r = set("v_scale", a.v_scale, t.v_scale, p.v_scale, 1); !r) return r;
+    if (auto r = set("q_scale", a.q_scale, t.q_scale, p.q_scale, false); !r) return r;
+    if (auto r = set("k_scale", a.k_scale, t.k_scale, p.k_scale, true); !r) return r;
+    if (auto r = set("v_scale", a.v_scale, t.v_scale, p.v_scale, true); !r) return r;
     a.channels = static_cast<i32>(p.head_dim);
     if (p.v_scale.kind == ScaleKind::channel) {
         a.v_channel_scale = static_cast<const float*>(t.v_scale.data);
         a.v_channel_stride = static_cast<i32>(p.v_scale.head);
     }
     return {};
+}
+
+void set_divisors(PrefillParams& a) {
+    a.by_heads = divisor_of(a.heads);
+    a.by_kv_group = divisor_of(a.heads_per_kv_head);
+    // Of ragged batches nothing divides by what follows.
+    const u32 width = static_cast<u32>(std::max(a.heads_per_group, 1));
+    const u32 last = static_cast<u32>(a.batch) * static_cast<u32>(a.heads) % width;
+    a.by_group = divisor_of(width * static_cast<u32>(std::max(a.q_tiles, 1)));
+    a.by_width = divisor_of(width);
+    a.by_last_width = divisor_of(last == 0 ? width : last);
 }
 
 }  // namespace
@@ -145,6 +156,7 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     a.jobs = static_cast<i32>(plan.jobs);
     a.q_tiles = static_cast<i32>(plan.jobs / (p.heads * (p.packed ? 1 : p.batch)));
     a.heads_per_group = static_cast<i32>(plan.heads_per_group);
+    set_divisors(a);
 
     const int columns = geometry(c).slab_columns;
     TensorView k = t.k, v = t.v;

@@ -5,6 +5,18 @@
 
 namespace hopfill {
 
+// Division of numbers below 2^31 by one that is known before the launch, as a product (Granlund and Montgomery, 1994): a division takes a warp that
+// finds the next job some 200 clocks, and it has four to do.
+struct Divisor {
+    u32 multiplier, shift;  // n / d = floor(2 n * multiplier / 2^(32 + shift))
+};
+constexpr Divisor divisor_of(u32 d) {
+    u32 shift = 0;
+    while ((u64{1} << shift) < d) ++shift;
+    return {static_cast<u32>(((u64{1} << (31 + shift)) + d - 1) / d), shift};
+}
+constexpr i32 divide(u32 n, Divisor by) { return static_cast<i32>(static_cast<u32>(static_cast<u64>(2 * n) * by.multiplier >> 32) >> by.shift); }
+
 // Passed by value as a __grid_constant__: tensor maps must lie in param space to be prefetched and used by TMA.
 // Tensor map dimensions, innermost first:
 //   dense   {head_dim, heads, seq, batch, 1}
@@ -27,15 +39,17 @@ struct PrefillParams {
     i32 q_tiles;                // dense: query tiles of a sequence; packed: bound on the tiles of all sequences
     i32 jobs;                   // q_tiles * heads * (dense ? batch : 1)
     i32 heads_per_group;        // dense: query heads (of all sequences) whose tiles run together: the outermost order of the jobs
+    Divisor by_heads, by_kv_group;              // heads, heads_per_kv_head
+    Divisor by_group, by_width, by_last_width;  // dense: jobs of a group; heads of one, and of the last, which may have fewer
 };
 
-// Multipliers of an e4m3 tensor (descales): value = element * data[sequence * batch + head * this.head + token / block_tokens * block]. A stride is 0
+// Multipliers of an e4m3 tensor (descales): value = element * data[sequence * batch + entry * head + token / block_tokens * block]. A stride is 0
 // where the multiplier does not vary; tokens count from the sequence's start. Null data means 1 everywhere. Multipliers are not negative.
 struct ScaleView {
     const float* data;
     i32 batch, head, block;   // strides in floats
     i32 block_tokens;         // KernelConfig::scale_block; 0: one multiplier for all tokens
-    i32 heads_per_entry;      // q: consecutive query heads that share an entry (1, or heads_per_kv_head); k and v: 1
+    i32 by_kv_head;           // an entry is a KV head's, of k and v always; 0: q, a query head's
 };
 
 // prefill_fp8 and prefill_mixed.

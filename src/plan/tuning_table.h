@@ -12,11 +12,9 @@ constexpr KernelConfig candidate(i32 head_dim, Mask mask, i32 tile_n, i32 stages
 constexpr KernelConfig kTuningTable[] = {
     candidate(128, Mask::causal, 128, 2, 2, false, true),
     candidate(128, Mask::causal, 160, 2, 2, true, true),
-    candidate(128, Mask::full, 160, 2, 2, true, false),
-    candidate(64, Mask::causal, 192, 2, 2, true, true),
-    candidate(64, Mask::full, 192, 2, 2, true, false),
+    candidate(128, Mask::full, 160, 2, 2, true, true),
     candidate(256, Mask::causal, 64, 2, 2, true, true),
-    candidate(256, Mask::full, 64, 2, 2, true, false),
+    candidate(256, Mask::full, 64, 2, 2, true, true),
     // As the table's, but with Q K^T behind the softmax.
     {Family::prefill_folded, Elem::bf16, Elem::bf16, Mask::causal, 128, 128, 2, 2, false, true, false},
 };

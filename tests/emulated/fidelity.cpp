@@ -145,18 +145,6 @@ std::string disagreement(const Observation& emulated, const Record::Entry& gpu) 
     return "";
 }
 
-bool divides_approximately(const std::string& name) {
-    return name.starts_with("prefill_") && !name.starts_with("prefill_fp8") && !name.ends_with(kLse);
-}
-
-bool rounds_otherwise(const Observation& emulated, const Record::Entry& gpu) {
-    const Record::Entry own = entry_of(emulated);
-    if (own.values.empty() || own.values.size() != gpu.values.size()) return false;
-    for (std::size_t i = 0; i < own.values.size() / 2; ++i)
-        if (std::abs(int{element<u16>(own.values, i)} - int{element<u16>(gpu.values, i)}) > 1) return false;
-    return true;
-}
-
 std::string raw_header(const std::string& gpu, const std::string& driver, const std::string& date) {
     std::string bytes;
     for (const std::string& field : {gpu, driver, date}) cuda::append_field(bytes, field);

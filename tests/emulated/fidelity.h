@@ -20,8 +20,7 @@ struct Observation {
     bool operator==(const Observation&) const = default;
 };
 
-// The outputs of workloads that were run. Attention: o, to the bit (but see rounds_otherwise()), and some rows of the LSE, whose
-// logarithm is approximate.
+// The outputs of workloads that were run. Attention: o, to the bit, and some rows of the LSE, whose logarithm is approximate.
 std::vector<Observation> observe(const Workload& workload, const Case& c, const std::string& key);
 
 Observation observe(const QuantizeWorkload& workload, const QuantizeCase& c, const std::string& key);
@@ -49,11 +48,6 @@ bool write_record(const std::string& path, const Record& record);
 
 // Nothing when they agree, else what differs and where.
 std::string disagreement(const Observation& emulated, const Record::Entry& gpu);
-
-// 16-bit kernels end with a product by rcp.approx of a row's sum, which may be off by a unit where the emulator's is rounded right: of some outputs a
-// few elements then round to the next number. Whether a disagreement may be such a one: the words that are kept are at most a unit of 16 bits apart.
-bool divides_approximately(const std::string& name);
-bool rounds_otherwise(const Observation& emulated, const Record::Entry& gpu);
 
 // All outputs of a run, uncompressed: what a GPU program writes as it goes, and what a record is made from.
 struct RawRun {

@@ -185,7 +185,7 @@ void matrix_kernel(HOPFILL_GRID_CONSTANT const MatrixParams p) {
 
 // Scalar instructions: thread i's word i, i + 32, ... through one of them. Operations of several operands take the words that follow.
 enum class Scalar : u8 { exp2, log2, maximum, fma, pack_bf16, pack_f16, pack_e4m3, exchange, divide, reciprocal, unpack_bf16, unpack_f16,
-                         widen_bf16, widen_f16, reciprocal_approx };
+                         widen_bf16, widen_f16, reciprocal_approx, inverse_of };
 
 struct ScalarParams {
     const u32* in;  // count words, and three more
@@ -227,6 +227,8 @@ void scalar_kernel(HOPFILL_GRID_CONSTANT const ScalarParams p) {
                 r = sm90::float_bits(sm90::reciprocal(v[0]));
             else if constexpr (S == Scalar::reciprocal_approx)
                 r = sm90::float_bits(sm90::reciprocal_approx(v[0]));
+            else if constexpr (S == Scalar::inverse_of)
+                r = sm90::float_bits(sm90::inverse_of(v[0]));
             else if constexpr (S == Scalar::unpack_bf16 || S == Scalar::unpack_f16) {
                 float lo, hi;
                 sm90::unpack2<S == Scalar::unpack_bf16 ? Elem::bf16 : Elem::f16>(sm90::load_global(p.in + i), lo, hi);
@@ -368,7 +370,9 @@ void handover_kernel(HOPFILL_GRID_CONSTANT const SharedParams p) {
     u32 sum = 0;
     for (u32 round = 0; round < kRounds; ++round) {
         const u32 slot = round % 2, phase = round / 2 % 2;
-        while (!sm90::mbarrier_try_wait(full + slot, phase)) {
+        if (!sm90::mbarrier_test(full + slot, phase)) {
+            while (!sm90::mbarrier_try_wait(full + slot, phase)) {
+            }
         }
         sum = sum * 31 + sm90::load_shared(slots + slot * 128 + (thread * 5 + round) % 128);
         sm90::sync_warp();

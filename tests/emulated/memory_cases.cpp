@@ -262,6 +262,7 @@ void add_scalar_cases(Cases& cases) {
     add_scalar<Scalar::log2>(cases, "lg2 values", "log2", arguments, {false, 0x1p-21, 0x1p-21});
     // Within a unit in the last place.
     add_scalar<Scalar::reciprocal_approx>(cases, "rcp values", "reciprocal_approx", arguments, {false, 0, 0x1p-22});
+    add_scalar<Scalar::inverse_of>(cases, "inverse of values", "inverse_of", arguments, {});
     std::vector<float> pairs{nan, 1.0f, nan, nan, inf, -inf, 0.0f, -0.0f, 0.0f, 1e-40f, -1e-40f, 3e38f, 3e38f, -3e38f, inf, 0.0f, -inf, inf, 1.0f};
     while (pairs.size() < 256) pairs.push_back(uniform(random, -2, 2));
     add_scalar<Scalar::maximum>(cases, "max values", "maximum", pairs, {});

@@ -53,6 +53,7 @@ constexpr Wanted kWanted[] = {
     {Family::prefill, Mask::full, false, 256},
     {Family::prefill_fp8, Mask::full, false, 64, 0, 2, true},
     {Family::prefill, Mask::full, true},
+    {Family::prefill, Mask::full, false, 128},
 };
 constexpr int kPlanned = sizeof(kWanted) / sizeof(kWanted[0]);
 // And the quantiser of bf16 and of f16.

@@ -38,7 +38,7 @@ bool excused_by_words(const std::string& name) {
 }
 
 struct Count {
-    int agree = 0, missing = 0, stale = 0, rounded = 0, divided = 0;
+    int agree = 0, missing = 0, stale = 0;
     std::set<std::string> seen;
 };
 
@@ -55,11 +55,6 @@ bool compare(const Observation& emulated, const Record& gpu, Count& count) {
         return false;
     }
     const std::string text = disagreement(emulated, entry->second);
-    count.divided += divides_approximately(emulated.name);
-    if (!text.empty() && divides_approximately(emulated.name) && rounds_otherwise(emulated, entry->second)) {
-        ++count.rounded;
-        return true;
-    }
     EXPECT_EQ(text, "") << emulated.name;
     count.agree += text.empty();
     return true;
@@ -136,9 +131,7 @@ TEST(Fidelity, KernelsGiveWhatTheGpuGave) {
         ASSERT_EQ(outcome.kind, "clean") << c.name << "\n" << outcome.text;
         if (!compare(observe(workload, c, key), gpu, count)) without.insert(c.name);
     }
-    fmt::print("kernels: {}; {} of {} that divide by rcp.approx differ by roundings\n", text_of(count, gpu), count.rounded, count.divided);
-    // A fault would show in most of them.
-    EXPECT_LE(4 * count.rounded, count.divided);
+    fmt::print("kernels: {}\n", text_of(count, gpu));
     for (const std::string& name : without) fmt::print("  {} has no GPU's output to compare with\n", name);
 }
 

@@ -235,6 +235,7 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
     d.plan = c.variant < 0 ? planner::choose(p, device) : planner::plan_variant(p, device, c.variant);
     if (!d.plan) throw std::runtime_error(d.plan.error().text());
     d.plan->backend = Backend::emulated;
+    if (c.heads_per_group > 0) d.plan->heads_per_group = c.heads_per_group;
 }
 
 Workload::~Workload() = default;
@@ -367,6 +368,8 @@ std::vector<Case> long_cases(bool per_ring) {
         } else {
             c.q_lens.assign(1, 2 * tile_m - 13);
             c.kv_lens.assign(1, long_kv);
+            // Of every second kernel the last group has one head.
+            if (i % 2 == 0 && c.heads > 2) c.heads_per_group = c.heads - 1;
         }
         cases.push_back(c);
     }
@@ -434,6 +437,8 @@ Case random_case(int variant, std::uint64_t seed) {
         // A batch of nothing but empty sequences has nothing to launch.
         c.q_lens[0] = between(1, longest_q);
         c.kv_lens[0] = between(1, longest_kv);
+    } else {
+        c.heads_per_group = between(0, c.heads * sequences);
     }
     return c;
 }

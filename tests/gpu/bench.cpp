@@ -250,7 +250,9 @@ void bench(const BenchProblem& b, BenchTensors& memory, const DeviceInfo& device
         rows.push_back({c, {}, std::move(*timer), host_time(*spec, a.programmatic)});
     }
     for (int round = 0; round < a.rounds; ++round) {
-        for (Row& r : rows) {
+        // There and back: who comes later finds a warmer GPU, whose clock is lower.
+        for (std::size_t i = 0; i < rows.size(); ++i) {
+            Row& r = rows[round % 2 == 0 ? i : rows.size() - 1 - i];
             current = r.candidate.name;
             watch(fmt::format("{} on {}", current, b.text), std::chrono::seconds(20));
             if (a.pause_ms > 0) std::this_thread::sleep_for(std::chrono::milliseconds(a.pause_ms));

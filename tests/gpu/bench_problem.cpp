@@ -63,6 +63,8 @@ Result<BenchProblem> parse_problem(const std::string& text) {
             p.dtype = p.kv_dtype = p.out_dtype = w == "f16" ? DType::f16 : DType::bf16;
         } else if (w == "e4m3") {
             p.dtype = p.kv_dtype = DType::e4m3;  // after the type of o
+            // As an engine has them: loading multipliers is part of a job.
+            p.q_scale.kind = p.k_scale.kind = p.v_scale.kind = ScaleKind::tensor;
         } else if (w == "vt") {
             p.v_transposed = true;
         } else if (w == "kv_e4m3") {
@@ -131,6 +133,7 @@ std::vector<check::Case> BenchProblem::small_cases() const {
     c.dtype = problem.dtype;
     c.kv_dtype = problem.kv_dtype;
     c.out_dtype = problem.out_dtype;
+    if (c.dtype == DType::e4m3) c.q_scale = c.k_scale = c.v_scale = ScaleKind::tensor;
     if (c.kv_dtype != c.dtype) {
         c.k_scale = ScaleKind::sequence;
         c.v_scale = ScaleKind::channel;
@@ -159,7 +162,7 @@ std::vector<check::Case> BenchProblem::small_cases() const {
 }
 
 BenchTensors::~BenchTensors() {
-    for (Buffer* b : {&q_, &k_, &v_, &o_, &lse_, &cu_q_, &cu_k_}) cuda::release(b->data);
+    for (Buffer* b : {&q_, &k_, &v_, &o_, &lse_, &cu_q_, &cu_k_, &one_}) cuda::release(b->data);
 }
 
 Result<void> BenchTensors::grow(Buffer& buffer, std::size_t bytes) {
@@ -201,6 +204,12 @@ Result<AttentionTensors> BenchTensors::make(const BenchProblem& b) {
     if (auto r = grow(lse_, static_cast<std::size_t>(4 * p.tokens_q * p.heads)); !r) return r.error();
     const Device gpu{Device::Kind::cuda, 0};
     AttentionTensors t;
+    if (p.q_scale.kind == ScaleKind::tensor) {
+        if (auto r = grow(one_, sizeof(float)); !r) return r.error();
+        const float one = 1.0f;
+        if (auto r = cuda::upload(one_.data, &one, sizeof(one)); !r) return r.error();
+        t.q_scale = t.k_scale = t.v_scale = contiguous(one_.data, DType::f32, {1}, gpu);
+    }
     if (!p.packed) {
         t.q = contiguous(q_.data, p.dtype, {p.batch, p.max_seqlen_q, p.heads, p.head_dim}, gpu);
         t.k = contiguous(k_.data, p.kv_dtype, {p.batch, p.max_seqlen_kv, p.kv_heads, p.head_dim}, gpu);

@@ -42,7 +42,7 @@ private:
     };
     Result<void> grow(Buffer& buffer, std::size_t bytes);
     Result<void> fill(Buffer& buffer, std::int64_t elements, DType dtype, unsigned seed);
-    Buffer q_, k_, v_, o_, lse_, cu_q_, cu_k_;
+    Buffer q_, k_, v_, o_, lse_, cu_q_, cu_k_, one_;
     std::map<std::pair<DType, unsigned>, std::vector<std::uint16_t>> blocks_;
 };
 

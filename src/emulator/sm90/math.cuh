@@ -20,6 +20,11 @@ HOPFILL_INLINE float exp2_approx(float x, Site at = Site::current()) {
 HOPFILL_INLINE void compute_before_wait(float sum, Site at = Site::current()) {
     if (emulator::checked(sum, at) < 0) emulator::trap(at);
 }
+HOPFILL_INLINE void compute_before_wait(float a, float b, Site at = Site::current()) {
+    constexpr u32 kNever = 0x7f8dead1;
+    const u32 first = __builtin_bit_cast(u32, emulator::checked(a, at)), second = __builtin_bit_cast(u32, emulator::checked(b, at));
+    if (first == kNever && second == kNever) emulator::trap(at);
+}
 HOPFILL_INLINE float reciprocal_approx(float x, Site at = Site::current()) {
     return canonical(flush_denormal(1.0f / flush_denormal(emulator::checked(x, at))));
 }
@@ -31,6 +36,10 @@ HOPFILL_INLINE float max_float(float a, float b, Site at = Site::current()) {
 }
 HOPFILL_INLINE float fma_float(float a, float b, float c, Site at = Site::current()) {
     return canonical(std::fma(emulator::checked(a, at), emulator::checked(b, at), emulator::checked(c, at)));
+}
+HOPFILL_INLINE float inverse_of(float x, Site at = Site::current()) {
+    const float near = reciprocal_approx(x, at);
+    return fma_float(near, fma_float(-x, near, 1.0f, at), near, at);
 }
 HOPFILL_INLINE u32 float_bits(float v, Site at = Site::current()) { return __builtin_bit_cast(u32, emulator::checked(v, at)); }
 HOPFILL_INLINE float bits_float(u32 v) { return __builtin_bit_cast(float, v); }

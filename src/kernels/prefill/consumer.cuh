@@ -30,7 +30,7 @@ struct Consumer : Mainloop<C, Scales> {
                                    float (&inverse)[2], i32 (&limit)[2], i32& n) {
         float s[N / 2];
         q.wait_full();
-        k.wait_full();
+        this->wait_k();
         if constexpr (kFreeByTurn) {
             if (is_storer()) wait_for_staging<C>(true);
         }
@@ -50,6 +50,7 @@ struct Consumer : Mainloop<C, Scales> {
         this->template start_softmax<N>(s, softmax, n, limit);
         // Or ptxas has this softmax wait for P V, too. (hd96: spills. hd256: as fast without.)
         if constexpr (kD == 64 || kD == 128) sm90::compute_before_wait(softmax.sum[0]);
+        this->test_k();
         sm90::wgmma_wait<0>();
         sm90::pin_registers(o);
         release(v);

@@ -54,13 +54,14 @@ template <KernelConfig C>
 HOPFILL_INLINE void decode_dense(const PrefillParams& p, u32 number, Job& job) {
     const u32 all_heads = p.batch * p.heads;
     const u32 per_group = p.heads_per_group * p.q_tiles;
-    const u32 group = number / per_group;
+    const u32 group = divide(number, p.by_group);
     const u32 first = group * p.heads_per_group;
     const u32 rest = number - group * per_group;
-    const u32 width = all_heads - first < static_cast<u32>(p.heads_per_group) ? all_heads - first : p.heads_per_group;
-    const u32 level = rest / width;
+    const bool whole = all_heads - first >= static_cast<u32>(p.heads_per_group);
+    const u32 width = whole ? p.heads_per_group : all_heads - first;
+    const u32 level = divide(rest, whole ? p.by_width : p.by_last_width);
     const u32 flat = first + rest - level * width;
-    job.sequence = flat / p.heads;
+    job.sequence = divide(flat, p.by_heads);
     job.head = flat - job.sequence * p.heads;
     job.row0 = first_tile_row<C>(level, p.q_tiles);
     job.q_len = p.seqlen_q;
@@ -73,7 +74,7 @@ HOPFILL_INLINE void decode_dense(const PrefillParams& p, u32 number, Job& job) {
 template <KernelConfig C>
 HOPFILL_INLINE bool decode_packed(const PrefillParams& p, u32 number, Job& job, i32& k_start) {
     constexpr i32 kRows = geometry(C).tile_m;
-    i32 tile = number / p.heads;
+    i32 tile = divide(number, p.by_heads);
     job.head = number - tile * p.heads;
     const i32 lane = sm90::lane_index();
     for (i32 base = 0; base < p.batch; base += 32) {

@@ -108,7 +108,7 @@ struct Producer {
         job.number = static_cast<i32>(number);
         // Rows without a key are a job like others: one block, out of bounds, which TMA fills with zeros and the mask hides.
         const i32 last = range.end > 0 ? range.end - 1 : ceil_div(clamp_low(job.kv_len, 1), C.tile_n);
-        blocks = {row_coord<C>(job.sequence, k_start, job.kv_len), job.head / params.heads_per_kv_head, last, last + 1 - job.blocks};
+        blocks = {row_coord<C>(job.sequence, k_start, job.kv_len), divide(job.head, params.by_kv_group), last, last + 1 - job.blocks};
         return true;
     }
 };
@@ -132,8 +132,9 @@ struct DescribeNothing {
 // All but the main family and prefill_short: one ring of K and one of V. The loads of all jobs are one stream in which K runs one block ahead of V,
 // across jobs too:
 //   ... K[1] V[2] K[0] V[1] | Q' K'[last] V[0] | K'[last - 1] V'[last] ...
-// or (queries_last())
+// or (queries_last(), or last_v_first() alone)
 //   ... K[1] V[2] K[0] V[1] V[0] | K'[last] Q' | K'[last - 1] V'[last] ...
+//   ... K[1] V[2] K[0] V[1] V[0] | Q' K'[last] | K'[last - 1] V'[last] ...
 // or (KernelConfig::ahead; Q0, Q1: the later and the earlier rows)
 //   ... K[0] V[1] | Q0' K'[last] V[0] | K'[last - 1] V'[last] Q1' ...
 // `Describe` adds to a job what it loads from global memory, while the job's first loads are under way.
@@ -189,7 +190,7 @@ struct StreamProducer : Producer<C> {
                     if (C.ahead && n == blocks.last) load_early_rows();
                 }
                 if (blocks.last == blocks.first) source.start_draw();
-                if constexpr (queries_last(C)) load_last_v(blocks);
+                if constexpr (last_v_first(C)) load_last_v(blocks);
             }
             const Blocks before = blocks;
             const bool had = some;
@@ -200,7 +201,7 @@ struct StreamProducer : Producer<C> {
             if (leader) {
                 if (some) open();
                 if (ends) this->publish_end();
-                if (had && !queries_last(C)) load_last_v(before);
+                if (had && !last_v_first(C)) load_last_v(before);
             } else if (some || ends) {
                 this->count_job();
             }

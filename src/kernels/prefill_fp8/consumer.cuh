@@ -13,6 +13,11 @@ struct Fp8Consumer : Fp8Mainloop<C> {
     using Base::number, Base::taken, Base::shared, Base::params, Base::warpgroup, Base::kN, Base::kD;
     using Base::wait_turn, Base::pass_turn, Base::multiply_qk, Base::zero, Base::job, Base::wait_job, Base::wait_q;
     using Base::finish_job, Base::finish_sums, Base::release_q;
+    // The turn in which a job's last P V is asked for gathers the warpgroup, its storing thread among it: a barrier of its own for the staging slots
+    // is not needed behind that.
+    static constexpr bool kFreeByTurn = C.pingpong;
+    // Or ptxas has the maxima wait for P V, too. (hd128 causal or with multipliers by block, folded: spills.)
+    static constexpr bool kMaximaFirst = (kD == 64 || (C.mask == Mask::full && C.scale_block == 0)) && !is_folded(C.family);
     static constexpr i32 columns() { return Base::with_sums(kD); }  // of P V
 
     RowSoftmax softmax;
@@ -70,9 +75,12 @@ struct Fp8Consumer : Fp8Mainloop<C> {
                 n = sm90::load_shared(&job()->blocks) - 1;
                 scales.open(params, job(), warpgroup);
                 wait_q();
+                if constexpr (kFreeByTurn) {
+                    if (is_storer()) wait_for_staging<C>(true);
+                }
+                issue(s, t, p);
                 // Sums by products come with the job's last P V, behind the next job's first maxima.
                 if constexpr (!sums_by_products(C)) finish_sums(shared.job(done), softmax, softmax.reference, unit, inverse);
-                issue(s, t, p);
                 const float reference[2] = {softmax.reference[0], softmax.reference[1]};
                 if constexpr (sums_by_products(C))
                     softmax.reset_references();
@@ -83,7 +91,7 @@ struct Fp8Consumer : Fp8Mainloop<C> {
                     finish_sums(shared.job(done), softmax, reference, scales.output(shared.job(done)), inverse);
                     softmax.reset_sums();
                 }
-                finish_job(done, o, inverse);
+                this->template finish_job<kFreeByTurn>(done, o, inverse);
                 zero(o);
             }
         }
@@ -127,7 +135,9 @@ protected:
         float next[2];
         if constexpr (Masked && !limit_first()) limit = this->visible(job());
         const typename Base::Weights weights = this->template raise<Masked>(s, softmax, scales, block, n, limit, next);
+        if constexpr (kMaximaFirst && !Masked) sm90::compute_before_wait(weights.used[0], weights.used[1]);
         collect(o, t, taken - 2);
+        this->test_k();
         this->make_p(s, softmax, weights, p);
         rescale[0] = next[0];
         rescale[1] = next[1];

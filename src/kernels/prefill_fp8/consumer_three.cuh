@@ -34,6 +34,7 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
         float t[Columns / 2];
         sm90::wgmma_fence();
         this->template multiply_pv<Columns>(t, p, at, first);
+        if (first + kPart == kD) this->test_k();
         sm90::wgmma_wait<0>();
         sm90::pin_registers(t);
         this->template promote<Columns>(o, softmax, t, first, rescale);
@@ -52,7 +53,9 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
         sm90::wgmma_wait<0>();
         sm90::pin_registers(s);
         this->release_k();
-        this->make_p(s, softmax, this->template raise<Masked>(s, softmax, scales, BlockScales<C>{}, n, limit, rescale), p);
+        const typename Base::Weights weights = this->template raise<Masked>(s, softmax, scales, BlockScales<C>{}, n, limit, rescale);
+        this->test_v(taken - 1);
+        this->make_p(s, softmax, weights, p);
     }
 
     template <bool Masked>

@@ -24,9 +24,9 @@ constexpr float kSmallestFactor = 1.17549435e-38f;
 constexpr float kSmallestUnit = 5.42101086e-20f;
 
 // Without keys: 1, as the multipliers of an empty sequence may be NaN.
-HOPFILL_INLINE float load_scale(const ScaleView& view, i32 sequence, i32 head, i32 block, i32 keys) {
+HOPFILL_INLINE float load_scale(const ScaleView& view, i32 sequence, i32 entry, i32 block, i32 keys) {
     if (view.data == nullptr || keys == 0) return 1.0f;
-    return sm90::load_global(view.data + (static_cast<i64>(sequence) * view.batch + static_cast<i64>(head / view.heads_per_entry) * view.head +
+    return sm90::load_global(view.data + (static_cast<i64>(sequence) * view.batch + static_cast<i64>(entry) * view.head +
                                           static_cast<i64>(block) * view.block));
 }
 
@@ -44,7 +44,7 @@ struct BlockScales {
 
     // Of block n of a job, from global memory. Multipliers of blocks past the sequence's end are never used: they may be anything.
     HOPFILL_INLINE void load(const PrefillFp8Params& p, i32 sequence, i32 head, i32 kv_len, i32 n) {
-        const i32 kv_head = head / p.heads_per_kv_head;
+        const i32 kv_head = divide(head, p.by_kv_group);
 #pragma unroll
         for (i32 f = 0; f < kCount; ++f) {
             const i32 key = clamp_high(n * C.tile_n + f * (C.tile_n / kCount), kv_len - 1);
@@ -73,8 +73,9 @@ struct DescribeScales {
     static constexpr bool any() { return scales_in_jobs(C); }
     HOPFILL_INLINE static void add(const PrefillParams& params, Job& job) {
         const PrefillFp8Params& p = static_cast<const PrefillFp8Params&>(params);
-        const i32 kv_head = job.head / p.heads_per_kv_head;
-        const float q = load_scale(p.q_scale, job.sequence, job.head, 0, job.kv_len), k = load_scale(p.k_scale, job.sequence, kv_head, 0, job.kv_len);
+        const i32 kv_head = divide(job.head, p.by_kv_group);
+        const float q = load_scale(p.q_scale, job.sequence, p.q_scale.by_kv_head != 0 ? kv_head : job.head, 0, job.kv_len);
+        const float k = load_scale(p.k_scale, job.sequence, kv_head, 0, job.kv_len);
         job.unit = load_scale(p.v_scale, job.sequence, kv_head, 0, job.kv_len);
         job.logit = at_least(p.scale_log2 * q * k, kSmallestFactor);
     }
@@ -101,9 +102,10 @@ struct JobScales {
         if (p.q_scale.block_tokens != 0) {
             // A warpgroup's rows lie in one block; rows past the sequence's end take the last one's.
             const i32 row = sm90::load_shared(&job->row0) + static_cast<i32>(row_group) * kRowsPerWarpgroup;
-            q_block = clamp_high(row, sm90::load_shared(&job->q_len) - 1) / p.q_scale.block_tokens;
+            q_block = clamp_high(row, sm90::load_shared(&job->q_len) - 1) >> (p.q_scale.block_tokens == 64 ? 6 : 7);
         }
-        logit = p.scale_log2 * load_scale(p.q_scale, sequence, head, q_block, kv_len);
+        const i32 entry = p.q_scale.by_kv_head != 0 ? divide(head, p.by_kv_group) : head;
+        logit = p.scale_log2 * load_scale(p.q_scale, sequence, entry, q_block, kv_len);
         unit = 1.0f;
     }
 
@@ -124,7 +126,7 @@ struct JobScales {
             float next = at_least(b.v[0], kSmallestUnit);
 #pragma unroll
             for (i32 f = 1; f < kFactors; ++f) next = sm90::max_float(next, b.v[f]);
-            const float inverse = inverse_of(next);
+            const float inverse = sm90::inverse_of(next);
 #pragma unroll
             for (i32 f = 0; f < kFactors; ++f) {
                 logits[f] = at_least(logit * b.k[f], kSmallestFactor);
@@ -143,7 +145,7 @@ template <KernelConfig C>
 HOPFILL_INLINE void scale_channels_from_one(const PrefillFp8Params& p, i32 head, float (&o)[C.head_dim / 2]) {
     if (p.v_channel_scale == nullptr) return;
     const i32 first = static_cast<i32>(fragment_column(sm90::thread_index_anew())), left = p.channels - first;
-    const float* const scale = p.v_channel_scale + static_cast<i64>(head / p.heads_per_kv_head) * p.v_channel_stride + first;
+    const float* const scale = p.v_channel_scale + static_cast<i64>(divide(head, p.by_kv_group)) * p.v_channel_stride + first;
 #pragma unroll
     for (i32 i = 0; i < C.head_dim / 2; i += 4) {
 #pragma unroll
@@ -155,7 +157,7 @@ HOPFILL_INLINE void scale_channels_from_one(const PrefillFp8Params& p, i32 head,
     }
 }
 
-// Columns of the output by V's multipliers per channel. (Up to hd128 it is this form that does not spill.)
+// Columns of the output by V's multipliers per channel. (Up to hd128 it is this form that does not spill, the division among it.)
 template <KernelConfig C>
 HOPFILL_INLINE void scale_channels(const PrefillFp8Params& p, i32 head, float (&o)[C.head_dim / 2]) {
     if (p.v_channel_scale == nullptr) return;

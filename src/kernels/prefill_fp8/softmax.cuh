@@ -7,12 +7,6 @@
 
 namespace hopfill {
 
-// 1 / v for a positive v, to an ulp or two: an exact division is a subroutine, for which there are no registers.
-HOPFILL_INLINE float inverse_of(float v) {
-    const float near = sm90::exp2_approx(-sm90::log2_approx(v));
-    return near * sm90::fma_float(-v, near, 2.0f);
-}
-
 // Two rows a thread; Paired as in tile/fragment.cuh. `reference` is the row's running maximum of scaled logits, less kOffset. Sums are this thread's
 // share of P before it is rounded; or OfProducts: the row's, of the rounded P, made by its products (Fp8Mainloop::promote) and, like the output, a
 // step behind. Then the reference is the block's own maximum, even where an earlier block had a greater: each block's P has e4m3's whole range, and
@@ -92,7 +86,7 @@ struct Fp8Softmax {
                 sum[h] += sm90::shuffle_xor(sum[h], 1u);
                 sum[h] += sm90::shuffle_xor(sum[h], 2u);
             }
-            inverse[h] = sum[h] == 0.0f ? 0.0f : 1.0f / sum[h];
+            inverse[h] = sum[h] == 0.0f ? 0.0f : sm90::inverse_of(sum[h]);
             constexpr float kLn2 = 0.693147180559945f;
             lse[h] = sum[h] == 0.0f ? -sm90::infinity() : (of[h] + sm90::log2_approx(sum[h])) * kLn2;
         }

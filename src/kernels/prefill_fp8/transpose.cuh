@@ -134,9 +134,9 @@ struct Transposer {
     }
 
     // Beside a job's last V go multipliers of the next job, which is described without waiting for that V. Who needs none, and gets the last V before
-    // the producer has found the next job (queries_last()), does not wait for it.
+    // the producer has found the next job (last_v_first()), does not wait for it.
     HOPFILL_INLINE void run() {
-        constexpr bool kAhead = C.scale_block != 0 || !queries_last(C);
+        constexpr bool kAhead = C.scale_block != 0 || !last_v_first(C);
         for (Task task = next_task(); task.blocks != kNoMoreJobs;) {
 #pragma unroll 1
             for (i32 n = task.blocks - 1; n >= (kAhead ? 1 : 0); --n) transpose_block(task, n, task, n - 1);

@@ -16,7 +16,7 @@ struct MixedScales {
 
     // Of a sequence without keys they may be anything: they are not used.
     HOPFILL_INLINE static float of_job(const PrefillParams& p, const ScaleView& view, const Job* job) {
-        return load_scale(view, sm90::load_shared(&job->sequence), sm90::load_shared(&job->head) / p.heads_per_kv_head, 0,
+        return load_scale(view, sm90::load_shared(&job->sequence), divide(sm90::load_shared(&job->head), p.by_kv_group), 0,
                           sm90::load_shared(&job->kv_len));
     }
 
@@ -33,7 +33,7 @@ struct MixedScales {
     HOPFILL_INLINE static void scale_columns(const PrefillParams& p, i32 head, float (&o)[C.head_dim / 2]) {
         const PrefillFp8Params& a = all(p);
         if (a.v_channel_scale == nullptr) return;
-        const float* scale = a.v_channel_scale + static_cast<i64>(head / a.heads_per_kv_head) * a.v_channel_stride;
+        const float* scale = a.v_channel_scale + static_cast<i64>(divide(head, a.by_kv_group)) * a.v_channel_stride;
         const i32 first = static_cast<i32>(fragment_column(sm90::thread_index())), left = a.channels - first;
 #pragma unroll
         for (i32 i = 0; i < C.head_dim / 2; i += 4) {

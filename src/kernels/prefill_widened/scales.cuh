@@ -18,7 +18,7 @@ struct WidenedScales : MixedScales<C> {
             const PrefillFp8Params& a = MixedScales<C>::all(p);
             if (a.v_channel_scale == nullptr) return;
             const i32 lane = static_cast<i32>(sm90::lane_index()), left = a.channels - lane;
-            const float* scale = a.v_channel_scale + static_cast<i64>(head / a.heads_per_kv_head) * a.v_channel_stride + lane;
+            const float* scale = a.v_channel_scale + static_cast<i64>(divide(head, a.by_kv_group)) * a.v_channel_stride + lane;
             const u32 first = fragment_column(sm90::thread_index());
 #pragma unroll
             for (i32 column = 0; column < C.head_dim; column += 32) {

@@ -17,6 +17,12 @@ HOPFILL_INLINE float exp2_approx(float x) {
 HOPFILL_INLINE void compute_before_wait(float sum) {
     asm volatile("{\n.reg .pred p;\nsetp.lt.f32 p, %0, 0f00000000;\n@p trap;\n}\n" ::"f"(sum) : "memory");
 }
+// The same of two numbers of either sign: neither is a NaN with these bits, which no operation makes.
+HOPFILL_INLINE void compute_before_wait(float a, float b) {
+    asm volatile("{\n.reg .pred p;\nsetp.eq.b32 p, %0, 0x7f8dead1;\nsetp.eq.and.b32 p, %1, 0x7f8dead1, p;\n@p trap;\n}\n" ::"r"(__float_as_uint(a)),
+                 "r"(__float_as_uint(b))
+                 : "memory");
+}
 // 1 / x, off by a unit in the last place, denormal arguments and results flushed (PTX ISA 9.7.3.14, rcp.approx.ftz): past 2^126 it is 0.
 HOPFILL_INLINE float reciprocal_approx(float x) {
     float y;
@@ -31,6 +37,11 @@ HOPFILL_INLINE float log2_approx(float x) {
 }
 HOPFILL_INLINE float max_float(float a, float b) { return fmaxf(a, b); }
 HOPFILL_INLINE float fma_float(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+// 1 / x rounded to nearest where both are normal numbers: a division without its branch for others, by a Newton step from the approximation.
+HOPFILL_INLINE float inverse_of(float x) {
+    const float near = reciprocal_approx(x);
+    return fma_float(near, fma_float(-x, near, 1.0f), near);
+}
 HOPFILL_INLINE u32 float_bits(float v) { return __float_as_uint(v); }
 HOPFILL_INLINE float bits_float(u32 v) { return __uint_as_float(v); }
 HOPFILL_INLINE float infinity() { return __uint_as_float(0x7f800000u); }

@@ -27,6 +27,8 @@ struct Ring {
     // The first round finds every slot free: a fresh barrier counts as having completed the phase before its first.
     HOPFILL_INLINE void wait_empty() const { sm90::mbarrier_wait(&empty[slot], phase ^ 1); }
     HOPFILL_INLINE void wait_full() const { sm90::mbarrier_wait(&full[slot], phase); }
+    // Whether the slot has been filled, asked for ahead of wait_full().
+    HOPFILL_INLINE bool test_full() const { return sm90::mbarrier_test(&full[slot], phase); }
     HOPFILL_INLINE u64* full_barrier() const { return &full[slot]; }
     HOPFILL_INLINE void release() const { sm90::mbarrier_arrive(&empty[slot]); }
 };

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <random>
 #include <vector>
 
 #include "plan/launch.h"
@@ -74,6 +75,54 @@ TEST(MakeLaunch, TensorMapsCanBeEncoded) {
             }
         }
     }
+}
+
+TEST(Divisor, DividesAsADivisionDoes) {
+    constexpr u32 kMost = (1u << 31) - 1;
+    std::mt19937_64 random(1);
+    std::vector<u32> divisors{1, 2, 3, 5, 7, 128, 640, 641, 65535, 65536, 65537, 1u << 30, (1u << 30) + 1, kMost - 1, kMost};
+    for (int i = 0; i < 2000; ++i) divisors.push_back(std::max(1u, static_cast<u32>(random() % kMost) >> random() % 31));
+    for (const u32 d : divisors) {
+        const Divisor by = divisor_of(d);
+        // Where the quotient changes a product that is off would show first.
+        const u32 last = kMost / d * d;
+        std::vector<u32> numbers{0, 1, d - 1, d, kMost, last, last - 1};
+        for (int i = 0; i < 100; ++i) {
+            const u32 n = static_cast<u32>(random() >> 33);
+            numbers.insert(numbers.end(), {n, n / d * d, n / d * d - (n >= d)});
+        }
+        for (const u32 n : numbers) ASSERT_EQ(divide(n, by), static_cast<i32>(n / d)) << n << " / " << d;
+    }
+}
+
+// What a device finds a job with: the host's numbers, as products.
+TEST(MakeLaunch, DivisorsAreOfTheNumbersBesideThem) {
+    bool shorter = false;
+    for (const auto& [batch, heads, kv_heads] : {std::array<std::int64_t, 3>{1, 24, 8}, {3, 24, 8}, {7, 24, 8}, {29, 3, 1}}) {
+        for (const bool ragged : {false, true}) {
+            AttentionProblem p = problem(batch, 700, 128, true, heads);
+            p.kv_heads = kv_heads;
+            testing::fill_strides(p);
+            if (ragged) p = packed(p);
+            const Result<Plan> plan = planner::choose(p, {});
+            ASSERT_TRUE(plan);
+            const Result<planner::LaunchSpec> launch = planner::make_launch(*plan, tensors_of(p));
+            ASSERT_TRUE(launch) << launch.error().text();
+            const PrefillParams& a = launch->params;
+            const i32 width = std::max(a.heads_per_group, 1), last = a.batch * a.heads % width;
+            shorter = shorter || (!ragged && last != 0);
+            for (u32 n = 0; n < static_cast<u32>(a.jobs); ++n) {
+                const auto number = static_cast<i32>(n);
+                ASSERT_EQ(divide(n, a.by_heads), number / a.heads);
+                ASSERT_EQ(divide(n, a.by_kv_group), number / a.heads_per_kv_head);
+                if (ragged) continue;
+                ASSERT_EQ(divide(n, a.by_group), number / (width * a.q_tiles));
+                ASSERT_EQ(divide(n, a.by_width), number / width);
+                ASSERT_EQ(divide(n, a.by_last_width), number / (last == 0 ? width : last));
+            }
+        }
+    }
+    EXPECT_TRUE(shorter) << "no last group with fewer heads";
 }
 
 // Warps that store their own rows ask for boxes of those.
