@@ -43,11 +43,11 @@ constexpr TileCost kCosts[] = {
     {Family::prefill, 96, 128, 2, 1.10, 1.290, 1.000},  // interpolated
     {Family::prefill, 128, 128, 2, 1.12, 1.440, 1.008},
     {Family::prefill, 192, 96, 2, 2.40, 1.700, 1.010},  // interpolated
-    {Family::prefill, 256, 64, 2, 3.20, 1.455, 0.985},
+    {Family::prefill, 256, 64, 2, 3.05, 1.460, 0.965},
     {Family::prefill_fp8, 64, 128, 2, 0.88, 0.920, 0.972},
     {Family::prefill_fp8, 64, 192, 3, 1.05, 1.720, 1.045},
-    {Family::prefill_fp8, 128, 128, 2, 1.16, 1.229, 0.998},
-    {Family::prefill_fp8, 128, 128, 3, 1.03, 1.725, 0.994},
+    {Family::prefill_fp8, 128, 128, 2, 1.17, 1.173, 1.050},
+    {Family::prefill_fp8, 128, 128, 3, 1.12, 1.678, 1.014},
     {Family::prefill_fp8, 256, 128, 2, 1.48, 2.134, 0.970},
     // As of prefill_folded: so that prompts of 128, 256 and 512 tokens take what they were measured to, as shares of what prefill_fp8 takes.
     {Family::prefill_fp8_folded, 64, 128, 2, 1.21, 0.675, 1.000},

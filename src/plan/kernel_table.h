@@ -39,18 +39,18 @@ constexpr TileRow kTiles[] = {
     {Family::prefill, 96, 128, 2, 2, true, Layouts::both},
     // hd128: N = 128 leaves room for two query tiles and the staged output; N = 160 and 176 measured no faster at any length.
     {Family::prefill, 128, 128, 2, 2, true, Layouts::both},
-    // hd192, hd256: O alone takes 96 and 128 registers, and two stages of K and V fill shared memory. Turns (pingpong) measured slower.
+    // hd192, hd256: O alone takes 96 and 128 registers, and two stages of K and V fill shared memory. (hd192: turns measured slower.)
     {Family::prefill, 192, 96, 2, 2, false, Layouts::both},
-    {Family::prefill, 256, 64, 2, 2, false, Layouts::both},
+    {Family::prefill, 256, 64, 2, 2, true, Layouts::both},
     // E4M3: N = 128 is a slab of V^T. Two warpgroups: four stages of K beside two each of V and V^T leave room for two query tiles and the staged
     // output. Three, of 160 registers, keep the exponential unit busier (816 against 735 TFLOP/s at hd128, 591 against 473 at hd64, 16k causal),
     // waste more at 512 tokens (336 against 390), and leave the producer too few registers for a ragged batch; at hd64 they have room for N = 192.
-    // hd256: P V does not fit beside the logits, so the warpgroups take turns by themselves (prefill_fp8/SCHEDULE.md).
+    // There and at hd256 P V does not fit beside the logits; turns keep the warpgroups apart (prefill_fp8/SCHEDULE.md).
     {Family::prefill_fp8, 64, 128, 4, 2, true, Layouts::both},
-    {Family::prefill_fp8, 64, 192, 3, 3, false, Layouts::dense},
+    {Family::prefill_fp8, 64, 192, 3, 3, true, Layouts::dense},
     {Family::prefill_fp8, 128, 128, 4, 2, true, Layouts::both},
-    {Family::prefill_fp8, 128, 128, 3, 3, false, Layouts::dense},
-    {Family::prefill_fp8, 256, 128, 2, 2, false, Layouts::both},
+    {Family::prefill_fp8, 128, 128, 3, 3, true, Layouts::dense},
+    {Family::prefill_fp8, 256, 128, 2, 2, true, Layouts::both},
     // Short causal prompts in e4m3: 1 x 256 takes 6.5 us against 7.2, 1 x 512 8.5 against 9.8 (hd128 on an H100). N = 64 is faster at 1 x 128 alone,
     // where the main family is as fast. (hd256: not tried.)
     {Family::prefill_fp8_folded, 64, 128, 4, 2, false, Layouts::both},
@@ -64,7 +64,7 @@ constexpr TileRow kTiles[] = {
     {Family::prefill_widened, 64, 128, 3, 3, true, Layouts::dense},
     {Family::prefill_widened, 128, 128, 2, 2, true, Layouts::both},
     {Family::prefill_widened, 192, 96, 2, 2, false, Layouts::both},
-    {Family::prefill_widened, 256, 64, 2, 2, false, Layouts::both},
+    {Family::prefill_widened, 256, 64, 2, 2, true, Layouts::both},
 };
 constexpr Mask kMasks[] = {Mask::full, Mask::causal};
 constexpr Elem kElems[] = {Elem::bf16, Elem::f16};
@@ -83,7 +83,9 @@ constexpr void for_each_tile(F f) {
         const bool fp8 = is_fp8(r.family);
         // (hd256 in e4m3 without a mask: 3 to 8% slower drawn.)
         const bool dynamic = packed || m == Mask::causal || is_main(r.family) || r.family == Family::prefill_short || (fp8 && r.head_dim < 256);
-        KernelConfig c{r.family, fp8 ? Elem::e4m3 : out, out, m, r.head_dim, r.tile_n, r.stages, r.consumers, packed, dynamic, r.pingpong};
+        // (hd256 without a mask: as fast or up to 2% slower with turns.)
+        const bool pingpong = r.pingpong && (r.head_dim < 256 || m == Mask::causal);
+        KernelConfig c{r.family, fp8 ? Elem::e4m3 : out, out, m, r.head_dim, r.tile_n, r.stages, r.consumers, packed, dynamic, pingpong};
         c.ahead = r.ahead;
         return c;
     };

@@ -13,7 +13,7 @@ constexpr KernelConfig kTuningTable[] = {
     candidate(128, Mask::causal, 128, 2, 2, false, true),
     candidate(128, Mask::causal, 160, 2, 2, true, true),
     candidate(128, Mask::full, 160, 2, 2, true, true),
-    candidate(256, Mask::causal, 64, 2, 2, true, true),
+    candidate(256, Mask::causal, 64, 2, 2, false, true),
     candidate(256, Mask::full, 64, 2, 2, true, true),
     // As the table's, but with Q K^T behind the softmax.
     {Family::prefill_folded, Elem::bf16, Elem::bf16, Mask::causal, 128, 128, 2, 2, false, true, false},

@@ -36,7 +36,7 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_short, Mask::full, true},
     {Family::prefill_short, Mask::full, false},
     {Family::prefill_fp8, Mask::causal, true},
-    {Family::prefill_fp8, Mask::full, false, 256},
+    {Family::prefill_fp8, Mask::causal, false, 256},
     {Family::prefill_fp8, Mask::causal, true, 64, 64},
     {Family::prefill_fp8, Mask::causal, false, 64, 0, 3},
     {Family::prefill_fp8, Mask::causal, true, 64, 0, 2, true},
@@ -54,6 +54,7 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_fp8, Mask::full, false, 64, 0, 2, true},
     {Family::prefill, Mask::full, true},
     {Family::prefill, Mask::full, false, 128},
+    {Family::prefill_fp8, Mask::causal, true, 128},
 };
 constexpr int kPlanned = sizeof(kWanted) / sizeof(kWanted[0]);
 // And the quantiser of bf16 and of f16.

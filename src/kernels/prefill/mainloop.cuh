@@ -49,13 +49,13 @@ struct Mainloop {
     u32 warpgroup;
     u32 row_group;  // whose 64 query rows
     u32 ring;       // which ring of K and V
-    Ring<C.stages> k, v;
-    Ring<kJobSlots> jobs;
-    Ring<kGeometry.q_slots> q;
+    Ring<C.stages> k, v;  // (counted, where it could be: hd128 causal 2% slower)
+    typename SmallRing<kJobSlots>::Type jobs;
+    typename SmallRing<kGeometry.q_slots>::Type q;
     Scales scales;
-    // The next block of K is asked for beside P V: then the wait for it, 100 clocks even for what has come, is left out. (hd128 without a mask up to
-    // 3% at 512 and 1k; others -2 to +2%; H200.)
-    static constexpr bool kTestsK = is_main(C.family) && kD == 128 && C.mask == Mask::full;
+    // The next block of K is asked for beside P V: then the wait for it, 100 clocks even for what has come, is left out. (1 to 2%, up to 4% at 512;
+    // hd256 without a mask -4 to 0%; H200. hd96, hd192: not tried.)
+    static constexpr bool kTestsK = is_main(C.family) && (kD == 64 || kD == 128 || (kD == 256 && C.mask == Mask::causal));
     bool k_here = false;  // the answer
 
     HOPFILL_INLINE Mainloop(const PrefillParams& p, Shared<C> s, u32 w, u32 rows, u32 kv_ring)
@@ -82,12 +82,12 @@ struct Mainloop {
 
     // What takes the descriptor of a ring's first slot to that of its current one, in uniform registers: a vote's result is known to be uniform, a
     // slot carried through loops is not, and each wgmma would then wait for two moves between register files (1 to 4% of the time on an H100).
-    template <i32 Bytes, i32 Slots>
-    HOPFILL_INLINE static u64 slot_offset(const Ring<Slots>& at) {
+    template <i32 Bytes, i32 Slots, template <i32> class AnyRing>
+    HOPFILL_INLINE static u64 slot_offset(const AnyRing<Slots>& ring) {
         u64 offset = 0;
 #pragma unroll
         for (u32 i = 1; i < Slots; ++i)
-            if (sm90::vote_any(at.slot == i)) offset = descriptor_offset(i * Bytes);
+            if (sm90::vote_any(ring.at() == i)) offset = descriptor_offset(i * Bytes);
         return offset;
     }
 
@@ -121,8 +121,8 @@ struct Mainloop {
         sm90::wgmma_commit();
     }
 
-    template <i32 Slots>
-    HOPFILL_INLINE static void release(Ring<Slots>& ring) {
+    template <class AnyRing>
+    HOPFILL_INLINE static void release(AnyRing& ring) {
         if (warp_leader()) ring.release();
         ring.advance();
     }
@@ -135,6 +135,9 @@ struct Mainloop {
         if constexpr (kTestsK) k_here = k.test_full();
     }
 
+    // Two warpgroups at hd64 with a mask: the turn is passed behind a block's exponentials, so that the other's begin as these end (3 to 4% faster
+    // than behind the products at any length, H200; without a mask as fast, of three 13% slower, at hd128 4 to 13%).
+    static constexpr bool kPassesLate = C.pingpong && is_main(C.family) && C.consumers == 2 && kD == 64 && C.mask == Mask::causal;
     HOPFILL_INLINE void wait_turn() const {
         if constexpr (C.pingpong) sm90::named_barrier_sync(kTurn + warpgroup, 256);
     }
@@ -171,7 +174,7 @@ struct Mainloop {
         v.wait_full();
         sm90::wgmma_fence();
         multiply_pv(o, p);
-        pass_turn();
+        if constexpr (!kPassesLate) pass_turn();
         sm90::wgmma_wait<1>();
         sm90::pin_registers(s);
         release(k);
@@ -183,6 +186,7 @@ struct Mainloop {
             softmax.step<kN, kByRow>(s, scales.logit(params), rescale);
         }
         if constexpr (kByRow) sm90::compute_before_wait(softmax.sum[0]);
+        if constexpr (kPassesLate) pass_turn();
         test_k();
         sm90::wgmma_wait<0>();
         sm90::pin_registers(o);
@@ -209,7 +213,7 @@ struct Mainloop {
     // Waits for the next job, its slot in `slot`; false when there is none.
     HOPFILL_INLINE bool next_job(u32& slot) {
         jobs.wait_full();
-        slot = jobs.slot;
+        slot = jobs.at();
         jobs.advance();
         if (sm90::load_shared(&shared.job(slot)->blocks) != kNoMoreJobs) return true;
         if constexpr (kByReferences) {

@@ -113,16 +113,6 @@ struct Producer {
     }
 };
 
-// Whose slots can be counted is: the producer has few registers.
-template <i32 Slots, bool Counted = (Slots & (Slots - 1)) == 0>
-struct FilledRing {
-    using Type = Ring<Slots>;
-};
-template <i32 Slots>
-struct FilledRing<Slots, true> {
-    using Type = CountedRing<Slots>;
-};
-
 // What a job's description has beside what it is decoded to: nothing. (prefill_fp8/scales.cuh has multipliers.)
 struct DescribeNothing {
     static constexpr bool any() { return false; }
@@ -145,8 +135,8 @@ struct StreamProducer : Producer<C> {
     using Base::kGeometry;
     // prefill_mixed: one ring of raw blocks for both.
     static constexpr bool raw() { return kGeometry.raw_stages > 0; }
-    typename FilledRing<raw() ? kGeometry.raw_stages : C.stages>::Type k;
-    typename FilledRing<v_direct(C) ? kGeometry.vt_stages : kGeometry.v_stages>::Type v;
+    typename SmallRing<raw() ? kGeometry.raw_stages : C.stages>::Type k;
+    typename SmallRing<v_direct(C) ? kGeometry.vt_stages : kGeometry.v_stages>::Type v;
 
     HOPFILL_INLINE StreamProducer(const PrefillParams& p, Shared<C> s)
         : Base(p, s), k(raw() ? s.raw_full() : s.k_full(0), raw() ? s.raw_empty() : s.k_empty(0)),

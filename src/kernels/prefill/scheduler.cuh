@@ -107,7 +107,7 @@ struct Loader : Producer<C> {
     using Base = Producer<C>;
     using typename Base::Blocks;
     using Base::jobs, Base::params, Base::shared;
-    typename FilledRing<C.stages>::Type k, v;
+    typename SmallRing<C.stages>::Type k, v;
 
     HOPFILL_INLINE Loader(const PrefillParams& p, Shared<C> s) : Base(p, s), k(s.k_full(0), s.k_empty(0)), v(s.v_full(0), s.v_empty(0)) {}
 

@@ -11,9 +11,9 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
     using Base = Fp8Mainloop<C>;
     using typename Base::RowSoftmax, typename Base::Scales;
     using Base::number, Base::taken, Base::shared, Base::params, Base::warpgroup, Base::kN, Base::kD;
-    using Base::multiply_qk, Base::zero, Base::finish_job, Base::finish_sums, Base::release_q;
+    using Base::wait_turn, Base::pass_turn, Base::multiply_qk, Base::zero, Base::finish_job, Base::finish_sums, Base::release_q;
     static constexpr i32 kPart = 64;  // columns of P V at a time
-    static_assert(kD % kPart == 0 && C.scale_block == 0 && !C.pingpong && Base::kGeometry.q_slots > 1);
+    static_assert(kD % kPart == 0 && C.scale_block == 0 && Base::kGeometry.q_slots > 1);
 
     RowSoftmax softmax;
     Scales scales;
@@ -24,6 +24,7 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
     // o = o * rescale + P V of block `at`.
     HOPFILL_INLINE void add_pv(float (&o)[kD / 2], const u32 (&p)[kN / 32][4], u32 at) {
         this->wait_v(at);
+        wait_turn();
 #pragma unroll
         for (i32 first = 0; first < kD - kPart; first += kPart) add_part<kPart>(o, p, at, first);
         add_part<Base::with_sums(kPart)>(o, p, at, kD - kPart);
@@ -45,6 +46,7 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
         this->wait_k();
         sm90::wgmma_fence();
         multiply_qk(s);
+        pass_turn();
     }
 
     // From the logits of block n to its P.
@@ -81,7 +83,9 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
     }
 
     HOPFILL_INLINE void run() {
+        this->begin_turns();
         if (this->wait_job()) {
+            wait_turn();
             float o[kD / 2], unit = 1.0f;
             for (;;) {
                 const Job* const job = this->job();
@@ -116,9 +120,11 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
                 unit = scales.output(shared.job((number - 1) % kJobSlots));
                 if (!this->wait_job()) break;
             }
+            pass_turn();
             finish(o, unit);
         }
         finish_stores<C>();
+        this->end_turns();
     }
 };
 

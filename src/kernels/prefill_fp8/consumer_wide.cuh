@@ -11,11 +11,11 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
     using Base = Fp8Mainloop<C>;
     using typename Base::RowSoftmax, typename Base::Scales;
     using Base::number, Base::taken, Base::shared, Base::params, Base::warpgroup, Base::kN, Base::kD;
-    using Base::multiply_qk, Base::zero, Base::finish_job, Base::finish_sums, Base::release_q;
+    using Base::wait_turn, Base::pass_turn, Base::multiply_qk, Base::zero, Base::finish_job, Base::finish_sums, Base::release_q;
     // Columns of P V at a time: two parts at once have to fit beside the output.
     static constexpr i32 kPart = 64;
     static constexpr i32 kParts = kD / kPart;
-    static_assert(kD % kPart == 0 && !C.pingpong);
+    static_assert(kD % kPart == 0);
 
     RowSoftmax softmax;
     Scales scales;
@@ -29,6 +29,7 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
         this->wait_k();
         sm90::wgmma_fence();
         multiply_qk(s);
+        pass_turn();
     }
 
     // From the logits of block n to its P.
@@ -44,6 +45,7 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
     // o = o * rescale + P V of the block that Q was multiplied with last.
     HOPFILL_INLINE void add_pv(float (&o)[kD / 2], const u32 (&p)[kN / 32][4]) {
         this->wait_v(taken - 1);
+        wait_turn();
         float t[2][kPart / 2];
         sm90::wgmma_fence();
         this->template multiply_pv<kPart>(t[0], p, taken - 1, 0);
@@ -83,7 +85,9 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
     }
 
     HOPFILL_INLINE void run() {
+        this->begin_turns();
         if (this->wait_job()) {
+            wait_turn();
             float o[kD / 2], unit = 1.0f;
             for (;;) {
                 const Job* const job = this->job();
@@ -115,9 +119,11 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
                 unit = scales.output(shared.job((number - 1) % kJobSlots));
                 if (!this->wait_job()) break;
             }
+            pass_turn();
             finish(o, unit);
         }
         finish_stores<C>();
+        this->end_turns();
     }
 };
 

@@ -25,6 +25,9 @@ struct Fp8Mainloop {
     using RowSoftmax = Fp8Softmax<kN, kFactors, v_direct(C)>;
     using Scales = JobScales<C>;
 
+    // Two warpgroups, each with its own Q K^T and P V beside its softmax; else they take turns with both (consumer_three.cuh, consumer_wide.cuh).
+    static constexpr bool kTwoAhead = C.consumers == 2 && kD <= 128;
+
     const PrefillFp8Params& params;
     Shared<C> shared;
     u32 warpgroup;
@@ -37,8 +40,8 @@ struct Fp8Mainloop {
     static constexpr bool kTestsK =
         kD <= 128 && !is_folded(C.family) &&
         (kD == 64 || C.consumers == 3 || (C.scale_block == 0 && !(C.v_transposed && C.mask == Mask::causal)));
-    // (hd128 of three causal: 1 to 3% slower. Two warpgroups have Q K^T beside that wait.)
-    static constexpr bool kTestsV = C.consumers == 3 && (kD == 64 || C.mask == Mask::full);
+    // (Two warpgroups have Q K^T beside that wait.)
+    static constexpr bool kTestsV = C.consumers == 3;
     bool k_here = false, v_here = false;  // the answers
 
     HOPFILL_INLINE Fp8Mainloop(const PrefillFp8Params& p, Shared<C> s, u32 w) : params(p), shared(s), warpgroup(w) {}
@@ -137,21 +140,38 @@ struct Fp8Mainloop {
         if (warp_leader()) sm90::mbarrier_arrive(shared.vt_empty() + at % kGeometry.vt_stages);
     }
 
-    // Barrier numbers as immediate operands: as registers they cost two that are not there.
+    // Barrier numbers as immediate operands, or found anew: a register for them is not there.
     HOPFILL_INLINE void wait_turn() const {
-        if constexpr (C.pingpong) {
-            if (warpgroup == 0)
-                sm90::named_barrier_sync(kTurn, 256);
-            else
-                sm90::named_barrier_sync(kTurn + 1, 256);
+        if constexpr (!C.pingpong) return;
+        if constexpr (!kTwoAhead) {
+            sm90::named_barrier_sync(kTurn - 1 + sm90::thread_index_anew() / 128, 256);
+        } else if (warpgroup == 0) {
+            sm90::named_barrier_sync(kTurn, 256);
+        } else {
+            sm90::named_barrier_sync(kTurn + 1, 256);
         }
     }
     HOPFILL_INLINE void pass_turn() const {
+        if constexpr (!C.pingpong) return;
+        if constexpr (!kTwoAhead) {
+            const u32 next = sm90::thread_index_anew() / 128;  // counted from the producer's warpgroup
+            sm90::named_barrier_arrive(kTurn + (next == C.consumers ? 0 : next), 256);
+        } else if (warpgroup == 0) {
+            sm90::named_barrier_arrive(kTurn + 1, 256);
+        } else {
+            sm90::named_barrier_arrive(kTurn, 256);
+        }
+    }
+    // The first turn is warpgroup 0's: it gives itself the arrival that its predecessor would have made, and takes the one that the last warpgroup's
+    // last turn leaves, so that the barrier ends empty.
+    HOPFILL_INLINE void begin_turns() const {
         if constexpr (C.pingpong) {
-            if (warpgroup == 0)
-                sm90::named_barrier_arrive(kTurn + 1, 256);
-            else
-                sm90::named_barrier_arrive(kTurn, 256);
+            if (warpgroup == 0) sm90::named_barrier_arrive(kTurn, 256);
+        }
+    }
+    HOPFILL_INLINE void end_turns() const {
+        if constexpr (C.pingpong) {
+            if (warpgroup == 0) sm90::named_barrier_sync(kTurn, 256);
         }
     }
 
