@@ -108,8 +108,7 @@ void widening(const planner::QuantizeLaunch& launch) {
 template <int Row>
 void check(int first, int count) {
     static_assert(Row >= 0, "the tables have no such kernel");
-    std::vector<testing::Case> cases{testing::family_cases()[Row]};
-    if (at(Row).packed) cases.push_back(testing::short_jobs_case(Row));
+    std::vector<testing::Case> cases{testing::family_cases()[Row], testing::short_jobs_case(Row)};
     if (repeats_jobs(at(Row))) {
         cases.push_back(testing::jumping_case(Row));
         cases.push_back(testing::jumping_case(Row, true));

@@ -414,6 +414,11 @@ Case short_jobs_case(int variant) {
     c.name += "_short_jobs";
     c.blocks = 1;
     const int tile_n = planner::kernel_at(variant).tile_n;
+    if (!c.packed) {
+        c.q_lens.assign(5, 70);
+        c.kv_lens.assign(5, tile_n - 28);
+        return c;
+    }
     c.q_lens = {40, 64, 1, 33, 64, 20, 9, 50, 64, 12};
     c.kv_lens = {50, tile_n + 1, 3, tile_n, 64, tile_n - 1, tile_n + 30, 50, 64, 12};
     return c;

@@ -43,7 +43,7 @@ struct Case {
 // dimension, mask, layout, dtype) of the table.
 std::vector<Case> family_cases();
 
-// A batch of sequences of one tile and a block or two of keys for a packed kernel, all in one thread block: rings of queries and jobs turn as fast as
+// A batch of sequences of one tile and a block or two of keys (of a dense kernel: one block each), all in one thread block: rings of queries and jobs turn as fast as
 // they can.
 Case short_jobs_case(int variant);
 

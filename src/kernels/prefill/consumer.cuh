@@ -58,10 +58,7 @@ struct Consumer : Mainloop<C, Scales> {
     }
 
     HOPFILL_INLINE void run() {
-        // The first turn is warpgroup 0's: it gives itself the arrival that its predecessor would have made.
-        if constexpr (C.pingpong) {
-            if (warpgroup == 0) sm90::named_barrier_arrive(kTurn, 256);
-        }
+        begin_turns<C>(warpgroup);
         u32 slot;
         while (next_job(slot)) {
             float o[kD / 2];
@@ -117,10 +114,7 @@ struct Consumer : Mainloop<C, Scales> {
             if constexpr (!Base::kByReferences) break;
         }
         finish_stores<C>();
-        // Warpgroup 0 takes the arrival that the last warpgroup's last turn left, so that the barrier ends empty.
-        if constexpr (C.pingpong) {
-            if (warpgroup == 0) sm90::named_barrier_sync(kTurn, 256);
-        }
+        end_turns<C>(warpgroup);
     }
 };
 

@@ -53,8 +53,8 @@ struct Mainloop {
     typename SmallRing<kJobSlots>::Type jobs;
     typename SmallRing<kGeometry.q_slots>::Type q;
     Scales scales;
-    // The next block of K is asked for beside P V: then the wait for it, 100 clocks even for what has come, is left out. (1 to 2%, up to 4% at 512;
-    // hd256 without a mask -4 to 0%; H200. hd96, hd192: not tried.)
+    // The next block of K is asked for beside P V: then the wait for it, 100 clocks even for what has come, is left out. (-1 to +2%, at 512 up to
+    // 4%; hd256 without a mask -4 to 0%; H200. hd96, hd192: not tried.)
     static constexpr bool kTestsK = is_main(C.family) && (kD == 64 || kD == 128 || (kD == 256 && C.mask == Mask::causal));
     bool k_here = false;  // the answer
 
@@ -135,9 +135,9 @@ struct Mainloop {
         if constexpr (kTestsK) k_here = k.test_full();
     }
 
-    // Two warpgroups at hd64 with a mask: the turn is passed behind a block's exponentials, so that the other's begin as these end (3 to 4% faster
-    // than behind the products at any length, H200; without a mask as fast, of three 13% slower, at hd128 4 to 13%).
-    static constexpr bool kPassesLate = C.pingpong && is_main(C.family) && C.consumers == 2 && kD == 64 && C.mask == Mask::causal;
+    // Two warpgroups at hd64 with a mask: the turn is passed behind a block's exponentials, so that the other's begin as these end (2 to 4% faster
+    // than behind the products at any length, H200; without a mask as fast, of three 13% slower, at hd128 1 to 13%).
+    static constexpr bool kPassesBehindSoftmax = C.pingpong && is_main(C.family) && C.consumers == 2 && kD == 64 && C.mask == Mask::causal;
     HOPFILL_INLINE void wait_turn() const {
         if constexpr (C.pingpong) sm90::named_barrier_sync(kTurn + warpgroup, 256);
     }
@@ -174,7 +174,7 @@ struct Mainloop {
         v.wait_full();
         sm90::wgmma_fence();
         multiply_pv(o, p);
-        if constexpr (!kPassesLate) pass_turn();
+        if constexpr (!kPassesBehindSoftmax) pass_turn();
         sm90::wgmma_wait<1>();
         sm90::pin_registers(s);
         release(k);
@@ -186,7 +186,7 @@ struct Mainloop {
             softmax.step<kN, kByRow>(s, scales.logit(params), rescale);
         }
         if constexpr (kByRow) sm90::compute_before_wait(softmax.sum[0]);
-        if constexpr (kPassesLate) pass_turn();
+        if constexpr (kPassesBehindSoftmax) pass_turn();
         test_k();
         sm90::wgmma_wait<0>();
         sm90::pin_registers(o);

@@ -43,6 +43,21 @@ enum NamedBarrier : u32 {
     kEpilogue = 5,  // + warpgroup: its 128 threads, around the staged output
 };
 
+// The first turn is warpgroup 0's: it gives itself the arrival that its predecessor would have made, and takes the one that the last warpgroup's
+// last turn leaves, so that the barrier ends empty.
+template <KernelConfig C>
+HOPFILL_INLINE void begin_turns(u32 warpgroup) {
+    if constexpr (C.pingpong) {
+        if (warpgroup == 0) sm90::named_barrier_arrive(kTurn, 256);
+    }
+}
+template <KernelConfig C>
+HOPFILL_INLINE void end_turns(u32 warpgroup) {
+    if constexpr (C.pingpong) {
+        if (warpgroup == 0) sm90::named_barrier_sync(kTurn, 256);
+    }
+}
+
 template <KernelConfig C>
 struct Shared {
     static constexpr Geometry kGeometry = geometry(C);

@@ -26,9 +26,9 @@ struct Fp8Consumer : Fp8Mainloop<C> {
 
     HOPFILL_INLINE Fp8Consumer(const PrefillFp8Params& p, Shared<C> s, u32 w) : Base(p, s, w) {}
 
-    // The turn is passed when the logits are there, not when P V is asked for: then the other warpgroup's Q K^T does not stand before that. (hd128
-    // with a mask 4 to 6% faster; without one, at hd64 and with V given transposed -2 to 0%; H200.)
-    static constexpr bool kPassesLate = C.pingpong && kD == 128 && C.mask == Mask::causal && !C.v_transposed;
+    // The turn is passed when the logits are there, not when P V is asked for: the other warpgroup's Q K^T, asked for at once, would take its share
+    // of the tensor core before they are. (hd128 with a mask 4 to 6% faster; without one, at hd64 and with V given transposed -2 to 0%; H200.)
+    static constexpr bool kPassesBehindLogits = C.pingpong && kD == 128 && C.mask == Mask::causal && !C.v_transposed;
 
     // Keys that this thread's first row sees: folded kernels find them once a job, the others beside the products.
     static constexpr bool limit_first() { return is_folded(C.family); }
@@ -42,7 +42,7 @@ struct Fp8Consumer : Fp8Mainloop<C> {
     }
 
     HOPFILL_INLINE void run() {
-        this->begin_turns();
+        begin_turns<C>(warpgroup);
         if (wait_job()) {
             float o[kD / 2];
             u32 p[kN / 32][4];
@@ -97,7 +97,7 @@ struct Fp8Consumer : Fp8Mainloop<C> {
             }
         }
         finish_stores<C>();
-        this->end_turns();
+        end_turns<C>(warpgroup);
     }
 
 protected:
@@ -110,7 +110,7 @@ protected:
         this->wait_v(taken - 1);
         sm90::wgmma_fence();
         this->template multiply_pv<columns()>(t, p, taken - 1, 0);
-        if constexpr (!kPassesLate) pass_turn();
+        if constexpr (!kPassesBehindLogits) pass_turn();
     }
 
     // Waits for P V of block `at` and adds it to the output. (Folded, with V released first, spills at hd128.)
@@ -127,7 +127,7 @@ protected:
     HOPFILL_INLINE void advance(float (&o)[kD / 2], u32 (&p)[kN / 32][4], float (&s)[kN / 2], float (&t)[columns() / 2], i32 n, i32 limit) {
         sm90::wgmma_wait<1>();
         sm90::pin_registers(s);
-        if constexpr (kPassesLate) pass_turn();
+        if constexpr (kPassesBehindLogits) pass_turn();
         this->release_k();
         BlockScales<C> block;
         if constexpr (C.scale_block != 0) block.get(shared.scales((taken - 2) % Base::kGeometry.vt_stages));

@@ -83,7 +83,7 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
     }
 
     HOPFILL_INLINE void run() {
-        this->begin_turns();
+        begin_turns<C>(warpgroup);
         if (this->wait_job()) {
             wait_turn();
             float o[kD / 2], unit = 1.0f;
@@ -124,7 +124,7 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
             finish(o, unit);
         }
         finish_stores<C>();
-        this->end_turns();
+        end_turns<C>(warpgroup);
     }
 };
 

@@ -1,4 +1,4 @@
-// A consumer warpgroup above hd128: the output alone takes 128 registers, so one block's logits and its P V do not fit at once. They take turns, and
+// A consumer warpgroup above hd128: the output alone takes 128 registers, so one block's logits and its P V do not fit at once. They alternate, and
 // the other warpgroup's products run beside this one's softmax. P V comes in quarters of 64 columns, one being promoted while the next is multiplied.
 #pragma once
 
@@ -85,7 +85,7 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
     }
 
     HOPFILL_INLINE void run() {
-        this->begin_turns();
+        begin_turns<C>(warpgroup);
         if (this->wait_job()) {
             wait_turn();
             float o[kD / 2], unit = 1.0f;
@@ -123,7 +123,7 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
             finish(o, unit);
         }
         finish_stores<C>();
-        this->end_turns();
+        end_turns<C>(warpgroup);
     }
 };
 

@@ -25,9 +25,6 @@ struct Fp8Mainloop {
     using RowSoftmax = Fp8Softmax<kN, kFactors, v_direct(C)>;
     using Scales = JobScales<C>;
 
-    // Two warpgroups, each with its own Q K^T and P V beside its softmax; else they take turns with both (consumer_three.cuh, consumer_wide.cuh).
-    static constexpr bool kTwoAhead = C.consumers == 2 && kD <= 128;
-
     const PrefillFp8Params& params;
     Shared<C> shared;
     u32 warpgroup;
@@ -141,9 +138,10 @@ struct Fp8Mainloop {
     }
 
     // Barrier numbers as immediate operands, or found anew: a register for them is not there.
+    static constexpr bool kTurnsAsImmediates = C.consumers == 2 && kD <= 128;
     HOPFILL_INLINE void wait_turn() const {
         if constexpr (!C.pingpong) return;
-        if constexpr (!kTwoAhead) {
+        if constexpr (!kTurnsAsImmediates) {
             sm90::named_barrier_sync(kTurn - 1 + sm90::thread_index_anew() / 128, 256);
         } else if (warpgroup == 0) {
             sm90::named_barrier_sync(kTurn, 256);
@@ -153,25 +151,13 @@ struct Fp8Mainloop {
     }
     HOPFILL_INLINE void pass_turn() const {
         if constexpr (!C.pingpong) return;
-        if constexpr (!kTwoAhead) {
+        if constexpr (!kTurnsAsImmediates) {
             const u32 next = sm90::thread_index_anew() / 128;  // counted from the producer's warpgroup
             sm90::named_barrier_arrive(kTurn + (next == C.consumers ? 0 : next), 256);
         } else if (warpgroup == 0) {
             sm90::named_barrier_arrive(kTurn + 1, 256);
         } else {
             sm90::named_barrier_arrive(kTurn, 256);
-        }
-    }
-    // The first turn is warpgroup 0's: it gives itself the arrival that its predecessor would have made, and takes the one that the last warpgroup's
-    // last turn leaves, so that the barrier ends empty.
-    HOPFILL_INLINE void begin_turns() const {
-        if constexpr (C.pingpong) {
-            if (warpgroup == 0) sm90::named_barrier_arrive(kTurn, 256);
-        }
-    }
-    HOPFILL_INLINE void end_turns() const {
-        if constexpr (C.pingpong) {
-            if (warpgroup == 0) sm90::named_barrier_sync(kTurn, 256);
         }
     }
 

@@ -33,7 +33,7 @@ struct Ring {
     HOPFILL_INLINE void release() const { sm90::mbarrier_arrive(&empty[slot]); }
 };
 
-// A register less, and fewer are few: of a power of two slots, both follow from a count.
+// A register less: of a power of two slots, slot and phase follow from a count.
 template <i32 Slots>
 struct CountedRing {
     static_assert((Slots & (Slots - 1)) == 0);
@@ -48,7 +48,6 @@ struct CountedRing {
     HOPFILL_INLINE u32 empty_phase() const { return taken / Slots % 2 ^ 1; }
     HOPFILL_INLINE void wait_empty() const { sm90::mbarrier_wait(&empty[at()], empty_phase()); }
     HOPFILL_INLINE void wait_full() const { sm90::mbarrier_wait(&full[at()], empty_phase() ^ 1); }
-    HOPFILL_INLINE bool test_full() const { return sm90::mbarrier_test(&full[at()], empty_phase() ^ 1); }
     HOPFILL_INLINE u64* full_barrier() const { return &full[at()]; }
     HOPFILL_INLINE void release() const { sm90::mbarrier_arrive(&empty[at()]); }
 };
