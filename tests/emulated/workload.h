@@ -43,8 +43,8 @@ struct Case {
 // dimension, mask, layout, dtype) of the table.
 std::vector<Case> family_cases();
 
-// A batch of sequences of one tile and a block or two of keys (of a dense kernel: one block each), all in one thread block: rings of queries and jobs turn as fast as
-// they can.
+// A batch of sequences of one tile and a block or two of keys (of a dense kernel: one block each), all in one thread block: rings of queries and
+// jobs turn as fast as they can.
 Case short_jobs_case(int variant);
 
 // A dense kernel's: jobs of 18 blocks of keys, of which 16 and more need no mask.
