@@ -81,8 +81,8 @@ std::int64_t copy_bytes(const KernelConfig& c, const AttentionProblem& p) {
 }
 
 // Where a tensor's multipliers lie.
-Result<ScaleView> scale_view(const char* name, const TensorView& t, const ScaleLayout& layout, std::int64_t block_tokens, bool of_kv) {
-    ScaleView v{nullptr, 0, 0, 0, 0, of_kv};
+Result<ScaleView> scale_view(const char* name, const TensorView& t, const ScaleLayout& layout, std::int64_t block_tokens) {
+    ScaleView v{nullptr, 0, 0, 0, 0, 0};
     if (layout.kind == ScaleKind::none || layout.kind == ScaleKind::channel) return v;
     if (t.data == nullptr && t.elements() != 0) return Error{Code::invalid_argument, name, "data is null"};
     v.data = static_cast<const float*>(t.data);
@@ -95,15 +95,15 @@ Result<ScaleView> scale_view(const char* name, const TensorView& t, const ScaleL
 }
 
 Result<void> set_scales(PrefillFp8Params& a, const AttentionProblem& p, const AttentionTensors& t) {
-    const auto set = [&](const char* name, ScaleView& view, const TensorView& tensor, const ScaleLayout& layout, bool of_kv) -> Result<void> {
-        auto made = scale_view(name, tensor, layout, p.scale_block, of_kv);
+    const auto set = [&](const char* name, ScaleView& view, const TensorView& tensor, const ScaleLayout& layout) -> Result<void> {
+        auto made = scale_view(name, tensor, layout, p.scale_block);
         if (!made) return made.error();
         view = *made;
         return {};
     };
-    if (auto r = set("q_scale", a.q_scale, t.q_scale, p.q_scale, false); !r) return r;
-    if (auto r = set("k_scale", a.k_scale, t.k_scale, p.k_scale, true); !r) return r;
-    if (auto r = set("v_scale", a.v_scale, t.v_scale, p.v_scale, true); !r) return r;
+    if (auto r = set("q_scale", a.q_scale, t.q_scale, p.q_scale); !r) return r;
+    if (auto r = set("k_scale", a.k_scale, t.k_scale, p.k_scale); !r) return r;
+    if (auto r = set("v_scale", a.v_scale, t.v_scale, p.v_scale); !r) return r;
     a.channels = static_cast<i32>(p.head_dim);
     if (p.v_scale.kind == ScaleKind::channel) {
         a.v_channel_scale = static_cast<const float*>(t.v_scale.data);

@@ -49,7 +49,7 @@ struct ScaleView {
     const float* data;
     i32 batch, head, block;   // strides in floats
     i32 block_tokens;         // KernelConfig::scale_block; 0: one multiplier for all tokens
-    i32 by_kv_head;           // an entry is a KV head's, of k and v always; 0: q, a query head's
+    i32 by_kv_head;           // of q: an entry is a KV head's, not a query head's (k's and v's always are)
 };
 
 // prefill_fp8 and prefill_mixed.

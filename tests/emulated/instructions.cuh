@@ -11,6 +11,7 @@
 #include "sm90/tma.cuh"
 #include "sm90/vector.cuh"
 #include "sm90/wgmma.cuh"
+#include "tile/inverse.cuh"
 
 namespace hopfill::instructions {
 
@@ -228,7 +229,7 @@ void scalar_kernel(HOPFILL_GRID_CONSTANT const ScalarParams p) {
             else if constexpr (S == Scalar::reciprocal_approx)
                 r = sm90::float_bits(sm90::reciprocal_approx(v[0]));
             else if constexpr (S == Scalar::inverse_of)
-                r = sm90::float_bits(sm90::inverse_of(v[0]));
+                r = sm90::float_bits(hopfill::inverse_of(v[0]));
             else if constexpr (S == Scalar::unpack_bf16 || S == Scalar::unpack_f16) {
                 float lo, hi;
                 sm90::unpack2<S == Scalar::unpack_bf16 ? Elem::bf16 : Elem::f16>(sm90::load_global(p.in + i), lo, hi);

@@ -37,10 +37,6 @@ HOPFILL_INLINE float max_float(float a, float b, Site at = Site::current()) {
 HOPFILL_INLINE float fma_float(float a, float b, float c, Site at = Site::current()) {
     return canonical(std::fma(emulator::checked(a, at), emulator::checked(b, at), emulator::checked(c, at)));
 }
-HOPFILL_INLINE float inverse_of(float x, Site at = Site::current()) {
-    const float near = reciprocal_approx(x, at);
-    return fma_float(near, fma_float(-x, near, 1.0f, at), near, at);
-}
 HOPFILL_INLINE u32 float_bits(float v, Site at = Site::current()) { return __builtin_bit_cast(u32, emulator::checked(v, at)); }
 HOPFILL_INLINE float bits_float(u32 v) { return __builtin_bit_cast(float, v); }
 HOPFILL_INLINE float infinity() { return __builtin_inff(); }

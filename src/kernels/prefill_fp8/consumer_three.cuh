@@ -11,7 +11,7 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
     using Base = Fp8Mainloop<C>;
     using typename Base::RowSoftmax, typename Base::Scales;
     using Base::number, Base::taken, Base::shared, Base::params, Base::warpgroup, Base::kN, Base::kD;
-    using Base::wait_turn, Base::pass_turn, Base::multiply_qk, Base::zero, Base::finish_job, Base::finish_sums, Base::release_q;
+    using Base::wait_turn, Base::pass_turn, Base::begin_block, Base::zero, Base::finish_job, Base::finish_sums, Base::release_q;
     static constexpr i32 kPart = 64;  // columns of P V at a time
     static_assert(kD % kPart == 0 && C.scale_block == 0 && Base::kGeometry.q_slots > 1);
 
@@ -39,14 +39,6 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
         sm90::wgmma_wait<0>();
         sm90::pin_registers(t);
         this->template promote<Columns>(o, softmax, t, first, rescale);
-    }
-
-    // s = Q K^T of the next block: issued.
-    HOPFILL_INLINE void begin_block(float (&s)[kN / 2]) {
-        this->wait_k();
-        sm90::wgmma_fence();
-        multiply_qk(s);
-        pass_turn();
     }
 
     // From the logits of block n to its P.

@@ -11,7 +11,7 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
     using Base = Fp8Mainloop<C>;
     using typename Base::RowSoftmax, typename Base::Scales;
     using Base::number, Base::taken, Base::shared, Base::params, Base::warpgroup, Base::kN, Base::kD;
-    using Base::wait_turn, Base::pass_turn, Base::multiply_qk, Base::zero, Base::finish_job, Base::finish_sums, Base::release_q;
+    using Base::wait_turn, Base::pass_turn, Base::begin_block, Base::zero, Base::finish_job, Base::finish_sums, Base::release_q;
     // Columns of P V at a time: two parts at once have to fit beside the output.
     static constexpr i32 kPart = 64;
     static constexpr i32 kParts = kD / kPart;
@@ -23,14 +23,6 @@ struct Fp8WideConsumer : Fp8Mainloop<C> {
     float rescale[2];  // takes the output to the reference of P, whose product with V is still to come
 
     HOPFILL_INLINE Fp8WideConsumer(const PrefillFp8Params& p, Shared<C> s, u32 w) : Base(p, s, w) {}
-
-    // s = Q K^T of the next block: issued.
-    HOPFILL_INLINE void begin_block(float (&s)[kN / 2]) {
-        this->wait_k();
-        sm90::wgmma_fence();
-        multiply_qk(s);
-        pass_turn();
-    }
 
     // From the logits of block n to its P.
     template <bool Masked>

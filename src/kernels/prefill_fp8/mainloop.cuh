@@ -161,6 +161,14 @@ struct Fp8Mainloop {
         }
     }
 
+    // s = Q K^T of the next block, with which a turn of those ends who take it for P V and that: issued.
+    HOPFILL_INLINE void begin_block(float (&s)[kN / 2]) {
+        wait_k();
+        sm90::wgmma_fence();
+        multiply_qk(s);
+        pass_turn();
+    }
+
     HOPFILL_INLINE static void zero(float (&o)[kD / 2]) {
 #pragma unroll
         for (i32 i = 0; i < kD / 2; ++i) o[i] = 0.0f;

@@ -126,7 +126,7 @@ struct JobScales {
             float next = at_least(b.v[0], kSmallestUnit);
 #pragma unroll
             for (i32 f = 1; f < kFactors; ++f) next = sm90::max_float(next, b.v[f]);
-            const float inverse = sm90::inverse_of(next);
+            const float inverse = inverse_of(next);
 #pragma unroll
             for (i32 f = 0; f < kFactors; ++f) {
                 logits[f] = at_least(logit * b.k[f], kSmallestFactor);

@@ -4,6 +4,7 @@
 
 #include "sm90/math.cuh"
 #include "tile/fragment.cuh"
+#include "tile/inverse.cuh"
 
 namespace hopfill {
 
@@ -86,7 +87,7 @@ struct Fp8Softmax {
                 sum[h] += sm90::shuffle_xor(sum[h], 1u);
                 sum[h] += sm90::shuffle_xor(sum[h], 2u);
             }
-            inverse[h] = sum[h] == 0.0f ? 0.0f : sm90::inverse_of(sum[h]);
+            inverse[h] = sum[h] == 0.0f ? 0.0f : inverse_of(sum[h]);
             constexpr float kLn2 = 0.693147180559945f;
             lse[h] = sum[h] == 0.0f ? -sm90::infinity() : (of[h] + sm90::log2_approx(sum[h])) * kLn2;
         }

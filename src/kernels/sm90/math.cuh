@@ -37,11 +37,6 @@ HOPFILL_INLINE float log2_approx(float x) {
 }
 HOPFILL_INLINE float max_float(float a, float b) { return fmaxf(a, b); }
 HOPFILL_INLINE float fma_float(float a, float b, float c) { return __fmaf_rn(a, b, c); }
-// 1 / x rounded to nearest where both are normal numbers: a division without its branch for others, by a Newton step from the approximation.
-HOPFILL_INLINE float inverse_of(float x) {
-    const float near = reciprocal_approx(x);
-    return fma_float(near, fma_float(-x, near, 1.0f), near);
-}
 HOPFILL_INLINE u32 float_bits(float v) { return __float_as_uint(v); }
 HOPFILL_INLINE float bits_float(u32 v) { return __uint_as_float(v); }
 HOPFILL_INLINE float infinity() { return __uint_as_float(0x7f800000u); }
