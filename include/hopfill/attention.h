@@ -99,7 +99,7 @@ struct Plan {
     int shared_bytes = 0;              ///< dynamic shared memory of a block
     std::int64_t jobs = 0;             ///< (query tile, head, sequence) triples; for ragged batches a bound
     std::int64_t heads_per_group = 0;  ///< query heads whose jobs run together, while L2 has their K and V
-    std::int64_t scratch_bytes = 0;    ///< device memory that a run takes, stream-ordered, and gives back: 16-bit copies of e4m3 k and v
+    std::int64_t scratch_bytes = 0;    ///< device memory that a run takes, stream-ordered, and gives back: copies of e4m3 k and v
     double modelled_us = 0;            ///< cost model's estimate of the time, the copies' included
     bool operator==(const Plan&) const = default;
 
@@ -150,7 +150,7 @@ Result<Plan> plan(const AttentionProblem& problem, const DeviceInfo& device, Bac
 /// (once the kernel is loaded: a first call, or load()). Pointers must agree with the planned problem, and q's device be current.
 /// A plan with scratch_bytes takes that much device memory from a pool of the context while it runs, in the stream's order; a captured graph has an
 /// allocation node for it, and can then be instantiated once at a time and be no child of another. Without that memory, run() takes a kernel that
-/// needs none, or fails where there is none or the problem is batch_invariant.
+/// needs none; of 16-bit q it fails where there is none or the problem is batch_invariant, as other bits would come out.
 /// Packed lengths are on the device and are not checked there; host backends check cu_seqlens and refuse bad ones.
 /// o and lse must not overlap the inputs. A NaN or infinity in v reaches every row of its own sequence's query tile, rows whose causal mask hides
 /// it among them, and never another sequence.

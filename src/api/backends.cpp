@@ -50,12 +50,11 @@ Error disagreement(const AttentionProblem& planned, const AttentionProblem& foun
     return invalid("plan", "was made for other tensors");
 }
 
-// Where a plan's scratch memory cannot be had: the fastest kernel that needs none. Its bits are its own, so not where they are to stay the same.
+// Where a plan's scratch memory cannot be had.
 Result<void> launch_without_scratch(const Plan& plan, const AttentionTensors& tensors, Stream stream, const Error& refused) {
-    if (plan.problem.batch_invariant) return refused;
     const Result<DeviceInfo> device = cuda::current_device();
     if (!device) return refused;
-    const Result<Plan> other = planner::choose_without_scratch(plan.problem, *device);
+    const Result<Plan> other = planner::replace_without_scratch(plan, *device);
     if (!other) return refused;
     const Result<planner::LaunchSpec> launch = planner::make_launch(*other, tensors);
     if (!launch) return launch.error();

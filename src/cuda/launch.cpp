@@ -27,7 +27,7 @@ std::size_t hash(unsigned long long context, const KernelConfig& c) {
     std::size_t h = context;
     for (i32 field : {static_cast<i32>(c.family), static_cast<i32>(c.elem), static_cast<i32>(c.out), static_cast<i32>(c.mask), c.head_dim, c.tile_n,
                       c.stages, c.consumers, static_cast<i32>(c.packed), static_cast<i32>(c.dynamic), static_cast<i32>(c.pingpong), c.scale_block,
-                      static_cast<i32>(c.v_transposed), static_cast<i32>(c.ahead)})
+                      static_cast<i32>(c.v_transposed), static_cast<i32>(c.ahead), static_cast<i32>(c.v_turned)})
         h = h * 31 + static_cast<std::size_t>(field);
     return h;
 }
@@ -49,8 +49,8 @@ Result<void> load(const KernelConfig& config) {
     const auto context = current_context(**cu);
     if (!context) return context.error();
     if (auto function = find_function(**cu, *context, config); !function) return function.error();
-    if (config.family == Family::prefill_widened) {
-        if (auto function = function_for(**cu, *context, widening_to(config.elem)); !function) return function.error();
+    if (reads_copies(config)) {
+        if (auto function = function_for(**cu, *context, planner::copying_for(config)); !function) return function.error();
         // Without a pool the launch will say so, or do without.
         (void)reserve_scratch(**cu, *context);
     }
@@ -59,8 +59,8 @@ Result<void> load(const KernelConfig& config) {
 
 namespace {
 
-// The copies of k and v, then the kernel on them. Whatever fails, the memory goes back.
-Result<void> launch_widened(const planner::LaunchSpec& spec, Stream stream, LaunchOptions options) {
+// The copies, then the kernel on them. Whatever fails, the memory goes back.
+Result<void> launch_on_copies(const planner::LaunchSpec& spec, Stream stream, LaunchOptions options) {
     const auto opened = driver();
     if (!opened) return opened.error();
     const Driver& cu = **opened;
@@ -71,9 +71,9 @@ Result<void> launch_widened(const planner::LaunchSpec& spec, Stream stream, Laun
     if (!memory) return memory.error();
     planner::LaunchSpec placed = spec;
     placed.place_scratch(reinterpret_cast<void*>(*memory));
-    const planner::QuantizeLaunch widening = std::move(*placed.widening);
-    placed.widening.reset();
-    auto launched = launch(widening, stream);
+    const planner::QuantizeLaunch copying = std::move(*placed.copying);
+    placed.copying.reset();
+    auto launched = launch(copying, stream);
     if (launched) launched = launch(placed, stream, options);
     const auto released = release_scratch(cu, *memory, cu_stream);
     return launched ? released : launched;
@@ -83,7 +83,7 @@ Result<void> launch_widened(const planner::LaunchSpec& spec, Stream stream, Laun
 
 Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOptions options) {
     if (spec.grid == 0) return {};
-    if (spec.widening) return launch_widened(spec, stream, options);
+    if (spec.copying) return launch_on_copies(spec, stream, options);
     const auto opened = driver();
     if (!opened) return opened.error();
     const Driver& cu = **opened;
@@ -122,15 +122,16 @@ Result<void> launch(const planner::QuantizeLaunch& spec, Stream stream) {
     if (!context) return context.error();
     const auto function = function_for(cu, *context, spec.config);
     if (!function) return function.error();
-    // What widens comes behind an allocation, with which nothing can overlap: it is no programmatic launch. The one behind it is.
-    const bool widens = spec.config.stage == QuantizeStage::widen;
+    // What makes copies comes behind an allocation, with which nothing can overlap: it is no programmatic launch. The one behind it is.
+    const bool widens = spec.config.stage == QuantizeStage::widen, turns = spec.config.stage == QuantizeStage::turn;
     QuantizeParams params = spec.params;
     WidenParams widen = spec.widen;
+    TurnParams turn = spec.turn;
     CUlaunchAttribute attribute{CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, {}, {}};
     attribute.value.programmatic_stream_serialization_allowed = 1;
     const CUlaunchConfig config{static_cast<unsigned>(spec.grid),         1, 1, static_cast<unsigned>(spec.threads), 1, 1,
-                                static_cast<unsigned>(spec.shared_bytes), static_cast<CUstream>(stream), &attribute, widens ? 0u : 1u};
-    void* arguments[] = {widens ? static_cast<void*>(&widen) : &params};
+                                static_cast<unsigned>(spec.shared_bytes), static_cast<CUstream>(stream), &attribute, widens || turns ? 0u : 1u};
+    void* arguments[] = {widens ? static_cast<void*>(&widen) : turns ? static_cast<void*>(&turn) : &params};
     const CUresult status = cu.cuLaunchKernelEx(&config, *function, arguments, nullptr);
     if (status == 0) return {};
     return Error{Code::device, "",

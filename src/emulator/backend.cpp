@@ -35,7 +35,7 @@ Result<Report> run(const planner::LaunchSpec& spec, const Options& options) {
     const KernelFunction kernel = find_kernel(spec.config);
     if (kernel == nullptr)
         return Error{Code::unsupported, "kernel", fmt::format("{} is not compiled into the emulator", planner::kernel_name(spec.config))};
-    return run_kernel(spec, kernel, options, spec.widening ? quantizer_of(spec.widening->config) : nullptr);
+    return run_kernel(spec, kernel, options, spec.copying ? quantizer_of(spec.copying->config) : nullptr);
 }
 
 }  // namespace hopfill::emulator

@@ -15,8 +15,8 @@ constexpr int kParts = 8;
 template <int Part>
 KernelFunction kernel_of_part(int i);
 
-// run() with the kernel given, and, where the launch has one before it (prefill_widened), that one's: for kernels outside the table, mutated ones
+// run() with the kernel given, and, where the launch has one before it (reads_copies()), that one's: for kernels outside the table, mutated ones
 // among them.
-Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options, QuantizeFunction widening = nullptr);
+Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options, QuantizeFunction copying = nullptr);
 
 }  // namespace hopfill::emulator

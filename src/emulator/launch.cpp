@@ -51,7 +51,7 @@ Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel,
     const bool packed = spec.config.packed;
     // Every second row of k from the first on, and from the second.
     std::size_t odd_rows = 0;
-    if (v_direct(spec.config)) odd_rows = reinterpret_cast<u64>(spec.k_odd.base) - reinterpret_cast<u64>(spec.k.base) + extent(spec.k_odd, false, 0);
+    if (pairs_keys(spec.config)) odd_rows = reinterpret_cast<u64>(spec.k_odd.base) - reinterpret_cast<u64>(spec.k.base) + extent(spec.k_odd, false, 0);
     Launch launch{spec.grid, spec.threads, spec.shared_bytes, 0, {}};
     launch.buffers = {{"q", spec.q.base, extent(spec.q, packed, params.total_q), false},
                       {"k", spec.k.base, std::max(extent(spec.k, packed, params.total_kv), odd_rows), false},
@@ -98,14 +98,14 @@ Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel,
 
 }  // namespace
 
-Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options, QuantizeFunction widening) {
-    if (!spec.widening) return run_alone(spec, kernel, options);
+Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options, QuantizeFunction copying) {
+    if (!spec.copying) return run_alone(spec, kernel, options);
     // NaNs in all formats, until they are written.
     constexpr std::size_t kAlignment = 256;
     std::vector<u8> memory(static_cast<std::size_t>(spec.scratch_bytes) + kAlignment, 0xff);
     planner::LaunchSpec placed = spec;
     placed.place_scratch(memory.data() + (kAlignment - reinterpret_cast<std::uintptr_t>(memory.data()) % kAlignment));
-    const Report before = run_kernel(*placed.widening, widening, options);
+    const Report before = run_kernel(*placed.copying, copying, options);
     if (!before.faults.empty()) return before;
     Result<Report> report = run_alone(placed, kernel, options);
     if (report) report->steps += before.steps;

@@ -16,9 +16,11 @@ void widening(const planner::QuantizeLaunch& launch) {
     quantize_kernel<widening_to(E)>(launch.widen);
 }
 
+void turning_kernel(const planner::QuantizeLaunch& launch) { quantize_kernel<turning()>(launch.turn); }
+
 template <std::size_t... I>
 QuantizeFunction kernel_of(const QuantizeConfig& config, std::index_sequence<I...>) {
-    QuantizeFunction found = config.elem == Elem::bf16 ? widening<Elem::bf16> : widening<Elem::f16>;
+    QuantizeFunction found = config.stage == QuantizeStage::turn ? turning_kernel : config.elem == Elem::bf16 ? widening<Elem::bf16> : widening<Elem::f16>;
     ((kQuantizeKernels.config[I] == config ? void(found = kernel<kQuantizeKernels.config[I]>) : void()), ...);
     return found;
 }

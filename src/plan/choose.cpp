@@ -114,6 +114,8 @@ int class_of(const AttentionProblem& p) {
 bool fits(const KernelConfig& c, const AttentionProblem& p) {
     // The families for short prompts are chosen by the size of the batch, and their bits are not the main family's.
     if (p.batch_invariant && (c.family == Family::prefill_short || is_folded(c.family))) return false;
+    // Strides of the copy are TMA's.
+    if (c.v_turned && scratch_bytes(c, p) >= std::int64_t{1} << 39) return false;
     return c.elem == elem_of(p.dtype) && kv_elem(c) == elem_of(p.kv_dtype) && c.out == elem_of(p.out_dtype) && c.packed == p.packed &&
            (c.mask == Mask::causal) == p.causal && (c.scale_block == p.scale_block || (any_scale_block(c) && p.scale_block != 0)) &&
            c.v_transposed == p.v_transposed && c.head_dim == class_of(p);
@@ -241,5 +243,16 @@ Result<Plan> choose_fastest(const AttentionProblem& p, const DeviceInfo& device,
 
 Result<Plan> choose(const AttentionProblem& p, const DeviceInfo& device) { return choose_fastest(p, device, true); }
 Result<Plan> choose_without_scratch(const AttentionProblem& p, const DeviceInfo& device) { return choose_fastest(p, device, false); }
+
+Result<Plan> replace_without_scratch(const Plan& plan, const DeviceInfo& device) {
+    KernelConfig c = kernel_at(plan.variant);
+    if (c.v_turned) {
+        c.v_turned = false;
+        const auto at = std::find(kernel_table().begin(), kernel_table().end(), c);
+        if (at != kernel_table().end()) return plan_variant(plan.problem, device, static_cast<int>(at - kernel_table().begin()));
+    }
+    if (plan.problem.batch_invariant) return unsupported("batch_invariant", "is set, and without scratch memory bits would change");
+    return choose_without_scratch(plan.problem, device);
+}
 
 }  // namespace hopfill::planner

@@ -19,6 +19,9 @@ constexpr int kH100Multiprocessors = 132;
 // tokens of 2,048 channels: modelled 83 us, measured 70 to 78 with a mask, 27 to 169 without one: the difference of two longer times.)
 constexpr double kWideningLaunchUs = 2.5;
 constexpr double kWideningBytesPerUs = 2.50e6;
+// V transposed, likewise.
+constexpr double kTurningLaunchUs = 2.5;
+constexpr double kTurningBytesPerUs = 3.50e6;
 
 struct TileCost {
     Family family;
@@ -28,6 +31,7 @@ struct TileCost {
     double job_us;       // beyond its steps: the first Q K^T and softmax, the last P V, the store
     double step_us;      // a KV block
     double full_factor;  // of step_us, without a mask
+    double turned = 1;   // of step_us, where V comes transposed (KernelConfig::v_turned)
 };
 
 constexpr TileCost kCosts[] = {
@@ -47,8 +51,8 @@ constexpr TileCost kCosts[] = {
     {Family::prefill_fp8, 64, 128, 2, 0.88, 0.920, 0.972},
     {Family::prefill_fp8, 64, 192, 3, 1.05, 1.720, 1.045},
     {Family::prefill_fp8, 128, 128, 2, 1.17, 1.173, 1.050},
-    {Family::prefill_fp8, 128, 128, 3, 1.12, 1.678, 1.014},
-    {Family::prefill_fp8, 256, 128, 2, 1.48, 2.134, 0.970},
+    {Family::prefill_fp8, 128, 128, 3, 1.12, 1.678, 1.014, 0.965},
+    {Family::prefill_fp8, 256, 128, 2, 1.48, 2.134, 0.970, 0.900},
     // As of prefill_folded: so that prompts of 128, 256 and 512 tokens take what they were measured to, as shares of what prefill_fp8 takes.
     {Family::prefill_fp8_folded, 64, 128, 2, 1.21, 0.675, 1.000},
     {Family::prefill_fp8_folded, 128, 128, 2, 1.61, 0.935, 1.000},
@@ -80,7 +84,7 @@ double modelled_us(const KernelConfig& c, const AttentionProblem& p, const Devic
     const Geometry g = geometry(c);
     const std::int64_t q_len = std::clamp<std::int64_t>((p.tokens_q + p.batch - 1) / p.batch, 1, std::max<std::int64_t>(1, p.max_seqlen_q));
     const std::int64_t kv_len = std::min((p.tokens_kv + p.batch - 1) / p.batch, p.max_seqlen_kv);
-    const double step_us = cost->step_us * (p.causal ? 1 : cost->full_factor);
+    const double step_us = cost->step_us * (p.causal ? 1 : cost->full_factor) * (c.v_turned ? cost->turned : 1);
     const std::int64_t tiles = (q_len + g.tile_m - 1) / g.tile_m;
     // Tiles of a sequence: the shortest job, the longest, and all together. Beyond 4,096 tiles every so many stand for their neighbours.
     double shortest = 0, longest = 0, all = 0;
@@ -103,9 +107,11 @@ double modelled_us(const KernelConfig& c, const AttentionProblem& p, const Devic
     const double bytes = static_cast<double>(p.head_dim) * static_cast<double>(p.tokens_q * p.heads) * (elem_bytes(c.elem) + elem_bytes(c.out)) +
                          kv_elements * elem_bytes(loaded_elem(c));
     const double share = static_cast<double>(device.num_sms) / kH100Multiprocessors;
-    double widening = 0;
-    if (scratch_bytes(c, p) > 0) widening = kWideningLaunchUs + kv_elements * (1 + elem_bytes(c.elem)) / (kWideningBytesPerUs * share);
-    return kLaunchUs + soft_max(compute, bytes / (kBytesPerUs * share)) + widening;
+    double copying = 0;
+    if (scratch_bytes(c, p) > 0)
+        copying = c.v_turned ? kTurningLaunchUs + kv_elements / (kTurningBytesPerUs * share)
+                             : kWideningLaunchUs + kv_elements * (1 + elem_bytes(c.elem)) / (kWideningBytesPerUs * share);
+    return kLaunchUs + soft_max(compute, bytes / (kBytesPerUs * share)) + copying;
 }
 
 }  // namespace hopfill::planner

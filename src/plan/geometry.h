@@ -77,7 +77,7 @@ constexpr i32 vt_bytes(const KernelConfig& c, const Geometry& g) { return g.vt_s
 
 // Bytes of a V block as TMA brings it.
 constexpr i32 v_block_bytes(const KernelConfig& c, const Geometry& g) {
-    return c.v_transposed ? ceil_div(c.tile_n, kSlabBytes) * vt_rows(c) + (v_direct(c) ? 0 : c.head_dim * edge_keys()) : g.kv_block;
+    return c.v_transposed || c.v_turned ? ceil_div(c.tile_n, kSlabBytes) * vt_rows(c) + (v_direct(c) ? 0 : c.head_dim * edge_keys()) : g.kv_block;
 }
 // From one V block of a ring to the next.
 constexpr i32 v_block_stride(const KernelConfig& c, const Geometry& g) { return round_up(v_block_bytes(c, g), 1024); }

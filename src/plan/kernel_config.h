@@ -48,14 +48,19 @@ struct KernelConfig {
     i32 scale_block = 0;      // prefill_fp8: tokens that share a multiplier of q, k and v, 64 or 128; 0: all of a sequence
     bool v_transposed = false;  // prefill_fp8: v comes as [batch, kv_heads, head_dim, seq], packed [kv_heads, head_dim, tokens]
     bool ahead = false;       // prefill_folded: Q K^T of a block runs beside the softmax of the block before it
+    bool v_turned = false;    // prefill_fp8, dense: v as given is transposed by a launch before, with keys in the order in which P's fragments have them
 
     constexpr bool operator==(const KernelConfig&) const = default;
 };
 
-// V^T as given is what the products read: TMA brings it to them. (Where a ragged sequence starts at any byte TMA cannot, and warps move it there.)
-constexpr bool v_direct(const KernelConfig& c) { return c.v_transposed && !c.packed; }
+// V^T in memory is what the products read: TMA brings it to them. (Where a ragged sequence starts at any byte TMA cannot, and warps move it there.)
+constexpr bool v_direct(const KernelConfig& c) { return (c.v_transposed && !c.packed) || c.v_turned; }
+// And holds keys as they come, so that K's rows come in another order: even ones, then odd ones.
+constexpr bool pairs_keys(const KernelConfig& c) { return c.v_transposed && !c.packed; }
 // Multipliers by blocks of 64 tokens or of 128, as the launch says.
 constexpr bool any_scale_block(const KernelConfig& c) { return c.scale_block == 64 && (c.v_transposed || c.out == Elem::e4m3); }
+// Whether a launch before it copies what it reads: k and v in 16 bits, or v transposed.
+constexpr bool reads_copies(const KernelConfig& c) { return c.family == Family::prefill_widened || c.v_turned; }
 // Of the problem's k and v.
 constexpr Elem kv_elem(const KernelConfig& c) { return is_mixed(c.family) ? Elem::e4m3 : c.elem; }
 // Of what TMA loads for them.

@@ -16,7 +16,8 @@ struct TileRow {
     i32 consumers;
     bool pingpong;
     Layouts layouts;
-    bool ahead = false;  // KernelConfig::ahead
+    bool ahead = false;     // KernelConfig::ahead
+    bool v_turned = false;  // KernelConfig::v_turned
 };
 
 constexpr TileRow kTiles[] = {
@@ -65,6 +66,10 @@ constexpr TileRow kTiles[] = {
     {Family::prefill_widened, 128, 128, 2, 2, true, Layouts::both},
     {Family::prefill_widened, 192, 96, 2, 2, false, Layouts::both},
     {Family::prefill_widened, 256, 64, 2, 2, true, Layouts::both},
+    // E4M3 whose V is read by many query tiles: V transposed once, in memory, not by every block that reads it. (hd128 of two and hd64 gain nothing:
+    // prefill_fp8/SCHEDULE.md.)
+    {Family::prefill_fp8, 128, 128, 3, 3, true, Layouts::dense, false, true},
+    {Family::prefill_fp8, 256, 128, 2, 2, true, Layouts::dense, false, true},
 };
 constexpr Mask kMasks[] = {Mask::full, Mask::causal};
 constexpr Elem kElems[] = {Elem::bf16, Elem::f16};
@@ -87,6 +92,7 @@ constexpr void for_each_tile(F f) {
         const bool pingpong = r.pingpong && (r.head_dim < 256 || m == Mask::causal);
         KernelConfig c{r.family, fp8 ? Elem::e4m3 : out, out, m, r.head_dim, r.tile_n, r.stages, r.consumers, packed, dynamic, pingpong};
         c.ahead = r.ahead;
+        c.v_turned = r.v_turned;
         return c;
     };
     for (const TileRow& r : kTiles)
@@ -107,7 +113,7 @@ constexpr void for_each_catalogued(F f) {
     });
     // V given transposed, at the head dimension that most models have.
     for_each_tile([&](KernelConfig c) {
-        if (c.family != Family::prefill_fp8 || c.head_dim != 128 || c.out != Elem::bf16) return;
+        if (c.family != Family::prefill_fp8 || c.head_dim != 128 || c.out != Elem::bf16 || c.v_turned) return;
         c.v_transposed = true;
         f(c);
     });
@@ -138,7 +144,7 @@ constexpr KernelTable kKernelTable = make_kernel_table();
 template <class F>
 constexpr void for_each_first_use(F f) {
     // Three warpgroups leave no registers for a block's multipliers, and pay most where the catalogue has them.
-    const auto is_base = [](const KernelConfig& c) { return c.family == Family::prefill_fp8 && c.consumers == 2 && !c.v_transposed; };
+    const auto is_base = [](const KernelConfig& c) { return c.family == Family::prefill_fp8 && c.consumers == 2 && !v_direct(c) && !c.v_transposed; };
     const auto with = [](KernelConfig c, bool v_transposed, i32 scale_block) {
         c.v_transposed = v_transposed;
         c.scale_block = scale_block;
@@ -154,7 +160,7 @@ constexpr void for_each_first_use(F f) {
             if (is_base(c)) f(with(c, false, block));
     // (hd64 of three, V given transposed: else it took 20 to 40% longer than with V as it comes.)
     const auto takes_v_transposed = [&](const KernelConfig& c, i32 block) {
-        return is_base(c) || (c.family == Family::prefill_fp8 && c.consumers == 3 && block == 0 && !c.v_transposed);
+        return is_base(c) || (c.family == Family::prefill_fp8 && c.consumers == 3 && block == 0 && !v_direct(c));
     };
     for (const KernelConfig& c : kKernelTable.row)
         for (const i32 block : {0, 64})

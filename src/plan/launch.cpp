@@ -80,6 +80,14 @@ std::int64_t copy_bytes(const KernelConfig& c, const AttentionProblem& p) {
     return (p.tokens_kv * p.kv_heads * p.head_dim * elem_bytes(loaded_elem(c)) + 255) / 256 * 256;
 }
 
+// Of v, transposed, [batch, kv_heads, head_dim, tokens]: up to a whole 16, among which the order is not theirs, and in rows of whole lines.
+TensorView turned_view(const AttentionProblem& p) {
+    const std::int64_t tokens = (p.max_seqlen_kv + 15) / 16 * 16, row = (tokens + kSlabBytes - 1) / kSlabBytes * kSlabBytes;
+    TensorView t = contiguous(nullptr, DType::e4m3, {p.batch, p.kv_heads, p.head_dim, tokens});
+    t.strides = {p.kv_heads * p.head_dim * row, p.head_dim * row, row, 1};
+    return t;
+}
+
 // Where a tensor's multipliers lie.
 Result<ScaleView> scale_view(const char* name, const TensorView& t, const ScaleLayout& layout, std::int64_t block_tokens) {
     ScaleView v{nullptr, 0, 0, 0, 0, 0};
@@ -161,22 +169,26 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     const int columns = geometry(c).slab_columns;
     TensorView k = t.k, v = t.v;
     spec.scratch_bytes = scratch_bytes(c, p);
-    if (spec.scratch_bytes > 0) {
-        spec.widening = make_widening(p, t.k, t.v, c.elem);
-        k = spec.widening->tensors[1].first;
-        v = spec.widening->tensors[3].first;
+    if (c.v_turned) {
+        v = turned_view(p);
+        v.device = t.v.device;
+        if (spec.scratch_bytes > 0) spec.copying = make_turning(p, t.v, v);
+    } else if (spec.scratch_bytes > 0) {
+        spec.copying = make_widening(p, t.k, t.v, c.elem);
+        k = spec.copying->tensors[1].first;
+        v = spec.copying->tensors[3].first;
     }
     spec.q = spec_of(t.q, t.q.data, c.elem, p.packed, kRowsPerWarpgroup, columns);
     spec.k = spec_of(k, t.q.data, loaded_elem(c), p.packed, c.tile_n, columns);
     spec.o = spec_of(t.o, t.q.data, c.out, p.packed, stored_rows(c), kSlabBytes / elem_bytes(c.out));
-    if (!c.v_transposed) {
+    if (!c.v_transposed && !c.v_turned) {
         spec.v = spec_of(v, t.q.data, loaded_elem(c), p.packed, c.tile_n, columns);
         return spec;
     }
-    spec.v = transposed_spec_of(t.v, t.q.data, c, kSlabBytes);
+    spec.v = transposed_spec_of(v, t.q.data, c, kSlabBytes);
     if (c.packed) {
-        spec.v_edge = transposed_spec_of(t.v, t.q.data, c, edge_keys());
-    } else {
+        spec.v_edge = transposed_spec_of(v, t.q.data, c, edge_keys());
+    } else if (pairs_keys(c)) {
         spec.k_odd = every_second(spec.k, 1);
         spec.k = every_second(spec.k, 0);
     }
@@ -184,13 +196,21 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
 }
 
 std::int64_t scratch_bytes(const KernelConfig& c, const AttentionProblem& p) {
+    if (c.v_turned) return turned_view(p).elements() == 0 ? 0 : p.batch * turned_view(p).strides[0];
     return c.family == Family::prefill_widened ? 2 * copy_bytes(c, p) : 0;
 }
 
+QuantizeConfig copying_for(const KernelConfig& c) { return c.v_turned ? turning() : widening_to(c.elem); }
+
 void LaunchSpec::place_scratch(void* memory) {
+    if (config.v_turned) {
+        v.base = memory;
+        place_turned(*copying, memory);
+        return;
+    }
     k.base = memory;
     v.base = static_cast<char*>(memory) + scratch_bytes / 2;
-    place_copies(*widening, memory, static_cast<char*>(memory) + scratch_bytes / 2);
+    place_copies(*copying, memory, static_cast<char*>(memory) + scratch_bytes / 2);
 }
 
 std::array<LaunchSpec::Map, 5> LaunchSpec::maps() const {

@@ -23,9 +23,9 @@ struct LaunchSpec {
     int grid = 0;                // blocks; 0 means that there is nothing to compute
     int threads = 0;
     int shared_bytes = 0;
-    // prefill_widened: what is launched before, and the memory for the copies that it makes, which k and v are maps of. The backend finds some,
+    // reads_copies(): what is launched before, and the memory for the copies that it makes, which k and v, or v, are maps of. The backend finds some,
     // 256-byte aligned, and says where in place_scratch().
-    std::optional<QuantizeLaunch> widening;
+    std::optional<QuantizeLaunch> copying;
     std::int64_t scratch_bytes = 0;
 
     void place_scratch(void* memory);
@@ -58,13 +58,18 @@ int variants();
 Result<Plan> choose(const AttentionProblem& problem, const DeviceInfo& device);
 // The fastest of the kernels that need no scratch memory, for when there is none to be had.
 Result<Plan> choose_without_scratch(const AttentionProblem& problem, const DeviceInfo& device);
+// What can take a plan's place then. Where only V was to be transposed that is the kernel which does it itself, with the same bits; else the fastest
+// one, whose bits are its own. Errors: unsupported, also where a batch-invariant plan's bits would change.
+Result<Plan> replace_without_scratch(const Plan& plan, const DeviceInfo& device);
 // The same with the kernel given; an error when it does not fit the problem.
 Result<Plan> plan_variant(const AttentionProblem& problem, const DeviceInfo& device, int variant);
 
 int shared_bytes(const KernelConfig& config);
-// Of a problem's copies of k and v: 0 but for prefill_widened.
+// Of a problem's copies of k and v: 0 but for reads_copies().
 std::int64_t scratch_bytes(const KernelConfig& config, const AttentionProblem& problem);
 int threads(const KernelConfig& config);
+// The kernel of the launch that makes them.
+QuantizeConfig copying_for(const KernelConfig& config);
 
 // Lowers a plan onto tensors, which must be those of plan.problem (src/api checks that). Errors: a base that is null or not 16-byte aligned.
 Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& tensors);

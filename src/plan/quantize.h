@@ -1,5 +1,5 @@
-// From K or V and what is to be made of them to the quantiser's launches, and from e4m3 K and V to the launch that copies them in 16 bits: pure host
-// code, the same for the GPU and the emulator.
+// From K or V and what is to be made of them to the quantiser's launches, and from e4m3 K and V to the launch that copies them in 16 bits, or V
+// transposed: pure host code, the same for the GPU and the emulator.
 #pragma once
 
 #include <string>
@@ -23,6 +23,7 @@ struct QuantizeLaunch {
     QuantizeConfig config;
     QuantizeParams params{};
     WidenParams widen{};  // of QuantizeStage::widen, in place of params
+    TurnParams turn{};    // of QuantizeStage::turn
     int grid = 0, threads = 0, shared_bytes = 0;
     // What the launch may touch, for the emulator: tensor and whether it writes it.
     std::vector<std::pair<TensorView, bool>> tensors;
@@ -41,5 +42,9 @@ Result<std::vector<QuantizeLaunch>> make_launches(const AttentionProblem& proble
 // Copies of k and v, which are not empty, in 16 bits and without gaps. Where they go, place_copies() says.
 QuantizeLaunch make_widening(const AttentionProblem& problem, const TensorView& k, const TensorView& v, Elem to);
 void place_copies(QuantizeLaunch& widening, void* k, void* v);
+
+// A copy of dense v, which is not empty, in `out`, [batch, kv_heads, head_dim, tokens] (turned_view()), whose place place_turned() says.
+QuantizeLaunch make_turning(const AttentionProblem& problem, const TensorView& v, const TensorView& out);
+void place_turned(QuantizeLaunch& turning, void* out);
 
 }  // namespace hopfill::planner

@@ -29,6 +29,7 @@ struct Wanted {
     bool v_transposed = false;
     Elem out = Elem::bf16;
     bool ahead = false;
+    bool v_turned = false;
 };
 constexpr Wanted kWanted[] = {
     {Family::prefill, Mask::causal, true},
@@ -55,6 +56,8 @@ constexpr Wanted kWanted[] = {
     {Family::prefill, Mask::full, true},
     {Family::prefill, Mask::full, false, 128},
     {Family::prefill_fp8, Mask::causal, true, 128},
+    {Family::prefill_fp8, Mask::causal, false, 128, 0, 3, false, Elem::bf16, false, true},
+    {Family::prefill_fp8, Mask::full, false, 256, 0, 2, false, Elem::bf16, false, true},
 };
 constexpr int kPlanned = sizeof(kWanted) / sizeof(kWanted[0]);
 // And the quantiser of bf16 and of f16.
@@ -64,7 +67,8 @@ constexpr int find(const Wanted& w) {
     for (int i = 0; i < kKernelTable.size + kFirstUseTable.size; ++i) {
         const KernelConfig c = at(i);
         if (c.family == w.family && c.mask == w.mask && c.packed == w.packed && c.out == w.out && c.head_dim == w.head_dim &&
-            c.scale_block == w.scale_block && c.consumers == w.consumers && c.v_transposed == w.v_transposed && c.ahead == w.ahead)
+            c.scale_block == w.scale_block && c.consumers == w.consumers && c.v_transposed == w.v_transposed && c.ahead == w.ahead &&
+            c.v_turned == w.v_turned)
             return i;
     }
     return -1;
@@ -99,10 +103,13 @@ emulator::Options options_of(int seed) {
     return options;
 }
 
-// Before kernels of e4m3 the launch has none.
+// What is launched before kernels that read copies: of e4m3 ones V turned.
 template <Elem E>
-void widening(const planner::QuantizeLaunch& launch) {
-    if constexpr (E != Elem::e4m3) quantize_kernel<widening_to(E)>(launch.widen);
+void copying(const planner::QuantizeLaunch& launch) {
+    if constexpr (E == Elem::e4m3)
+        quantize_kernel<turning()>(launch.turn);
+    else
+        quantize_kernel<widening_to(E)>(launch.widen);
 }
 
 template <int Row>
@@ -118,7 +125,7 @@ void check(int first, int count) {
         testing::Workload work(c, 1);
         for (int seed = first; seed < first + count; ++seed) {
             const testing::Outcome outcome = work.run(options_of(seed), [](const planner::LaunchSpec& spec, const emulator::Options& o) {
-                return emulator::run_kernel(spec, kernel<Row>, o, widening<at(Row).elem>);
+                return emulator::run_kernel(spec, kernel<Row>, o, copying<at(Row).elem>);
             });
             if (outcome.kind != "clean") report(outcome);
         }
@@ -161,7 +168,19 @@ void check_widening(int first, int count) {
         testing::WidenWorkload work(c);
         for (int seed = first; seed < first + count; ++seed) {
             const testing::Outcome outcome = work.run(options_of(seed), [](const planner::QuantizeLaunch& launch, const emulator::Options& o) {
-                return emulator::run_kernel(launch, widening<E>, o);
+                return emulator::run_kernel(launch, copying<E>, o);
+            });
+            if (outcome.kind != "clean") report(outcome);
+        }
+    }
+}
+
+void check_turning(int first, int count) {
+    for (const testing::TurnCase& c : testing::turn_cases()) {
+        testing::TurnWorkload work(c);
+        for (int seed = first; seed < first + count; ++seed) {
+            const testing::Outcome outcome = work.run(options_of(seed), [](const planner::QuantizeLaunch& launch, const emulator::Options& o) {
+                return emulator::run_kernel(launch, copying<Elem::e4m3>, o);
             });
             if (outcome.kind != "clean") report(outcome);
         }
@@ -176,6 +195,7 @@ void check_config(int first, int count) {
         constexpr Elem kElem = Config == kPlanned ? Elem::bf16 : Elem::f16;
         check_quantizers<kElem>(first, count);
         check_widening<kElem>(first, count);
+        if constexpr (kElem == Elem::bf16) check_turning(first, count);
     }
 }
 

@@ -307,4 +307,60 @@ Outcome WidenWorkload::run(const emulator::Options& options, const QuantizeWorkl
     return {"clean", "", report.steps};
 }
 
+std::vector<TurnCase> turn_cases() {
+    // Several tiles, the last of which ends within 16 keys; a tile alone; fewer keys than a thread takes.
+    return {{"turn_hd64", 2, 1100, 2, 64}, {"turn_hd80", 2, 131, 3, 80}, {"turn_hd256", 1, 260, 2, 256}, {"turn_hd16", 3, 5, 1, 16}};
+}
+
+TurnWorkload::TurnWorkload(const TurnCase& c) : c_(c) {
+    AttentionProblem& p = problem_;
+    p.batch = c.batch;
+    p.heads = p.kv_heads = c.heads;
+    p.head_dim = c.head_dim;
+    p.max_seqlen_kv = c.seq;
+    p.tokens_kv = c.batch * c.seq;
+    const int keys = (c.seq + 15) / 16 * 16, row = keys + 32, head = c.head_dim + 16, token = c.heads * head + 32, sequence = c.seq * token + 16;
+    v_ = contiguous(nullptr, DType::e4m3, {c.batch, c.seq, c.heads, c.head_dim});
+    v_.strides = {sequence, token, head, 1};
+    out_ = contiguous(nullptr, DType::e4m3, {c.batch, c.heads, c.head_dim, keys});
+    out_.strides = {c.heads * c.head_dim * row, c.head_dim * row, row, 1};
+    memory_.v.resize(static_cast<std::size_t>(c.batch * sequence));
+    for (std::size_t i = 0; i < memory_.v.size(); ++i) memory_.v[i] = static_cast<std::uint8_t>(i * 37 + i / 256);
+    memory_.out.resize(static_cast<std::size_t>(c.batch * c.heads * c.head_dim * row));
+    expected_.assign(memory_.out.size(), kUnwritten);
+    // By the definition: where the j-th of 16 columns of V^T comes from.
+    constexpr int kKeyOf[] = {0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15};
+    for (int b = 0; b < c.batch; ++b)
+        for (int h = 0; h < c.heads; ++h)
+            for (int d = 0; d < c.head_dim; ++d)
+                for (int j = 0; j < keys; ++j) {
+                    const int key = j / 16 * 16 + kKeyOf[j % 16];
+                    expected_[static_cast<std::size_t>(((b * c.heads + h) * c.head_dim + d) * row + j)] =
+                        key < c.seq ? memory_.v[static_cast<std::size_t>(b * sequence + key * token + h * head + d)] : std::uint8_t{0};
+                }
+}
+
+TurnWorkload::Memory& TurnWorkload::poisoned() {
+    std::fill(memory_.out.begin(), memory_.out.end(), kUnwritten);
+    return memory_;
+}
+
+planner::QuantizeLaunch TurnWorkload::launch(void* v, void* out) const {
+    TensorView from = v_;
+    from.data = v;
+    planner::QuantizeLaunch made = planner::make_turning(problem_, from, out_);
+    planner::place_turned(made, out);
+    return made;
+}
+
+Outcome TurnWorkload::run(const emulator::Options& options, const QuantizeWorkload::Runner& runner) {
+    Memory& m = poisoned();
+    const emulator::Report report = runner(launch(m.v.data(), m.out.data()), options);
+    if (!report.faults.empty()) return {report.faults[0].kind, report.faults[0].text, report.steps};
+    for (std::size_t i = 0; i < m.out.size(); ++i)
+        if (m.out[i] != expected_[i])
+            return {"wrong", fmt::format("out[{}] is {:#04x}, and {:#04x} by the definition", i, m.out[i], expected_[i]), report.steps};
+    return {"clean", "", report.steps};
+}
+
 }  // namespace hopfill::testing

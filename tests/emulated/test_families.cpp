@@ -1,6 +1,7 @@
 // The real kernels, every row of the planner's table, each under several schedules: no fault, and the oracle's answer.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 #include <tuple>
 
@@ -74,6 +75,28 @@ std::vector<Case> long_job_cases() {
     return cases;
 }
 INSTANTIATE_TEST_SUITE_P(LongJobs, Kernels, ::testing::ValuesIn(long_job_cases()), [](const auto& info) { return info.param.name; });
+
+// V transposed by a launch before or on its way: the same products in the same order, so that either can take the other's place.
+TEST(Kernels, GiveTheSameBitsWhoeverTransposesV) {
+    int compared = 0;
+    for (const Case& c : family_cases()) {
+        KernelConfig twin = planner::kernel_at(c.variant);
+        if (!twin.v_turned) continue;
+        twin.v_turned = false;
+        const auto& table = planner::kernel_table();
+        const auto at = std::find(table.begin(), table.end(), twin);
+        ASSERT_NE(at, table.end()) << c.name;
+        Case other = c;
+        other.variant = static_cast<int>(at - table.begin());
+        Workload turned(c, 1), plain(other, 1);
+        ASSERT_EQ(turned.run({.seed = 5}, emulator::run).kind, "clean");
+        ASSERT_EQ(plain.run({.seed = 6}, emulator::run).kind, "clean");
+        EXPECT_EQ(turned.output(), plain.output()) << c.name;
+        EXPECT_EQ(turned.lse(), plain.lse()) << c.name;
+        ++compared;
+    }
+    EXPECT_EQ(compared, 8);
+}
 
 // What the problems above have to be: long, of several tiles a block, with ragged ends; and of every family, class of head dimensions and mask.
 TEST(Kernels, ProblemsReachEveryPhase) {

@@ -131,6 +131,14 @@ TEST(Fidelity, KernelsGiveWhatTheGpuGave) {
         ASSERT_EQ(outcome.kind, "clean") << c.name << "\n" << outcome.text;
         if (!compare(observe(workload, c, key), gpu, count)) without.insert(c.name);
     }
+    for (const TurnCase& c : turn_cases()) {
+        TurnWorkload workload(c);
+        const std::string key = key_of(c, images);
+        ASSERT_NE(key, "") << c.name;
+        const Outcome outcome = workload.run({.seed = 1}, emulator::run_quantizer);
+        ASSERT_EQ(outcome.kind, "clean") << c.name << "\n" << outcome.text;
+        if (!compare(observe(workload, c, key), gpu, count)) without.insert(c.name);
+    }
     fmt::print("kernels: {}\n", text_of(count, gpu));
     for (const std::string& name : without) fmt::print("  {} has no GPU's output to compare with\n", name);
 }

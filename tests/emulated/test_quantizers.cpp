@@ -32,5 +32,18 @@ TEST_P(Widening, IsCleanAndExactUnderEverySchedule) {
 
 INSTANTIATE_TEST_SUITE_P(Table, Widening, ::testing::ValuesIn(widen_cases()), [](const auto& info) { return info.param.name; });
 
+class Turning : public ::testing::TestWithParam<TurnCase> {};
+
+TEST_P(Turning, IsCleanAndExactUnderEverySchedule) {
+    TurnWorkload work(GetParam());
+    for (std::uint64_t seed = 0; seed < 8; ++seed) {
+        const Outcome outcome = work.run({.seed = seed, .max_steps = 5'000'000}, emulator::run_quantizer);
+        ASSERT_EQ(outcome.kind, "clean") << outcome.text;
+        ASSERT_GT(outcome.steps, 10u);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, Turning, ::testing::ValuesIn(turn_cases()), [](const auto& info) { return info.param.name; });
+
 }  // namespace
 }  // namespace hopfill::testing

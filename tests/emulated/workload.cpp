@@ -322,19 +322,26 @@ namespace {
 
 // What a kernel's problems are drawn from. Evidence holds outputs of these problems, so a kernel keeps its number when the catalogue grows: its rows
 // that came after the first-use table, those with V given transposed, the mixed and the folded of FP8, count last; and what lies behind the eight
-// mixed kernels of hd256 that once were there keeps its number, too. Widened kernels came after all of that: they count behind it, and the others as
-// if they were not there.
+// mixed kernels of hd256 that once were there keeps its number, too. Widened kernels came after all of that, and those that read V turned after them:
+// they count behind it, and the others as if they were not there.
 int number_of(int variant) {
     constexpr int kGone = 8;
     const auto newest = [](const KernelConfig& k) { return k.family == Family::prefill_widened; };
+    const auto turned = [](const KernelConfig& k) { return k.v_turned; };
     std::vector<KernelConfig> catalogue = planner::kernel_table(), others = planner::first_use_table();
+    int turned_before = 0;
+    for (int i = 0; i < variant; ++i) turned_before += turned(planner::kernel_at(i));
+    const bool is_turned = turned(planner::kernel_at(variant));
+    std::erase_if(catalogue, turned);
+    std::erase_if(others, turned);
+    if (is_turned) return static_cast<int>(catalogue.size() + others.size()) + kGone + turned_before;
     int before = 0;
     for (int i = 0; i < variant; ++i) before += newest(planner::kernel_at(i));
     const bool is_newest = newest(planner::kernel_at(variant));
     std::erase_if(catalogue, newest);
     std::erase_if(others, newest);
     if (is_newest) return static_cast<int>(catalogue.size() + others.size()) + kGone + before;
-    variant -= before;
+    variant -= before + turned_before;
     const auto came_later = [](const KernelConfig& k) {
         return k.v_transposed || k.family == Family::prefill_mixed || k.family == Family::prefill_fp8_folded;
     };

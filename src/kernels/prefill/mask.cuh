@@ -22,7 +22,7 @@ HOPFILL_INLINE void mask_block(float (&s)[N / 2], i32 first_key, const i32 (&lim
     const i32 left[2] = {limit[0] - first_key, limit[1] - first_key};
 #pragma unroll
     for (i32 i = 0; i < N / 2; ++i) {
-        const i32 column = fragment_key<N, v_direct(C)>(i);
+        const i32 column = fragment_key<N, pairs_keys(C)>(i);
         if (column >= left[fragment_half(i)]) s[i] = -sm90::infinity();
     }
 }

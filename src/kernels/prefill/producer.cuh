@@ -143,13 +143,13 @@ struct StreamProducer : Producer<C> {
           v(v_direct(C) ? s.vt_full() : s.v_full(0), v_direct(C) ? s.vt_empty() : s.v_empty(0)) {}
 
     HOPFILL_INLINE void load_k(const Blocks& b, i32 n) {
-        if constexpr (v_direct(C))
+        if constexpr (pairs_keys(C))
             load_paired_k(b, n);
         else
             this->load_block(k, raw() ? this->shared.raw(k.at()) : this->shared.k(0, k.at()), &this->params.k, b, n);
     }
     HOPFILL_INLINE void load_v(const Blocks& b, i32 n) {
-        if constexpr (C.v_transposed)
+        if constexpr (C.v_transposed || C.v_turned)
             load_transposed_v(b, n);
         else if constexpr (raw())
             this->load_block(k, this->shared.raw(k.at()), &this->params.v, b, n);

@@ -22,7 +22,7 @@ struct Fp8Mainloop {
     static constexpr bool kPInShared = p_bytes(C) > 0;
     // Columns of P V: the output's, or of its last part, and the rows' sums.
     static constexpr i32 with_sums(i32 columns) { return columns + sum_columns(C); }
-    using RowSoftmax = Fp8Softmax<kN, kFactors, v_direct(C)>;
+    using RowSoftmax = Fp8Softmax<kN, kFactors, pairs_keys(C)>;
     using Scales = JobScales<C>;
 
     const PrefillFp8Params& params;
@@ -175,7 +175,7 @@ struct Fp8Mainloop {
     }
 
     // Key of this thread's first column in block n.
-    HOPFILL_INLINE static i32 first_key(i32 n) { return n * kN + first_fragment_key<v_direct(C)>(sm90::thread_index()); }
+    HOPFILL_INLINE static i32 first_key(i32 n) { return n * kN + first_fragment_key<pairs_keys(C)>(sm90::thread_index()); }
 
     // What turns a block's logits into its P.
     struct Weights {
@@ -207,7 +207,7 @@ struct Fp8Mainloop {
 #pragma unroll
             for (i32 i = 0; i < kN / 2; ++i) s[i] *= w.weight[RowSoftmax::factor_of(i)];
         }
-        pack_fragments_e4m3<kN, v_direct(C)>(s, p);
+        pack_fragments_e4m3<kN, pairs_keys(C)>(s, p);
         if constexpr (kPInShared) store_p(p);
     }
 

@@ -34,6 +34,13 @@ protected:
         for (TensorView* view : {&t.q, &t.k, &t.v, &t.o}) view->device = {Device::Kind::cuda, 0};
         return t;
     }
+    // FP8 whose V is read often enough to be transposed first.
+    static Tensors fp8() {
+        Tensors t = dense(DType::bf16, {1, 8192, 8192, 8, 8, 256});
+        t.q.dtype = t.k.dtype = t.v.dtype = DType::e4m3;
+        for (TensorView* view : {&t.q, &t.k, &t.v, &t.o}) view->device = {Device::Kind::cuda, 0};
+        return t;
+    }
     void SetUp() override { current() = launches() = fake("fake_scratch") = fake("fake_full") = 0; }
     int& current() { return fake("fake_current"); }
     int& launches() { return fake("fake_launches"); }
@@ -99,10 +106,27 @@ TEST_F(Devices, WithoutScratchMemoryTheyAreConvertedInTheKernelOrRefused) {
         ASSERT_FALSE(refused);
         EXPECT_EQ(refused.error().code, Code::device);
         EXPECT_EQ(refused.error().argument, "scratch");
-        EXPECT_THAT(refused.error().message, HasSubstr("bytes for 16-bit copies of k and v"));
+        EXPECT_THAT(refused.error().message, HasSubstr("bytes for copies of k and v"));
     }
     EXPECT_THAT(attention(mixed(256)).error().message, HasSubstr(std::to_string(2 * 4096 * 256 * 2)));
     EXPECT_EQ(launches(), 1);
+}
+
+// The kernel that transposes V itself gives the same bits, so that batch invariance forbids nothing.
+TEST_F(Devices, ValuesAreTransposedByALaunchOfTheirOwnOrWithoutMemoryForThatInTheKernel) {
+    AttentionOptions invariant;
+    invariant.batch_invariant = true;
+    for (const AttentionOptions& options : {AttentionOptions{}, invariant}) {
+        fake("fake_full") = launches() = 0;
+        const Result<void> done = attention(fp8(), options);
+        ASSERT_TRUE(done) << done.error().text();
+        EXPECT_EQ(launches(), 2);
+        EXPECT_EQ(fake("fake_scratch"), 0) << "allocated less given back";
+        fake("fake_full") = 1;
+        const Result<void> without = attention(fp8(), options);
+        ASSERT_TRUE(without) << without.error().text();
+        EXPECT_EQ(launches(), 3);
+    }
 }
 
 TEST_F(Devices, OneThatDoesNotExistIsRefused) {

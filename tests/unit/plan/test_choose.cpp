@@ -131,6 +131,51 @@ TEST(Choose, Fp8HasAKernelForEveryHeadDimensionOutputMaskLayoutBlockOfScalesAndL
                         }
 }
 
+// V is transposed once where many query tiles read it; not where a launch more costs more than that, nor where no kernel reads it so.
+TEST(Choose, Fp8ValuesThatAreReadOftenAreTransposedFirst) {
+    const auto plan_of = [](std::int64_t batch, std::int64_t seq, std::int64_t dim, auto change) {
+        AttentionProblem p = problem(batch, seq, dim, false, 2048 / dim);
+        p.dtype = p.kv_dtype = DType::e4m3;
+        p.out_dtype = DType::f16;
+        change(p);
+        const Result<Plan> plan = planner::choose(p, {});
+        EXPECT_TRUE(plan) << plan.error().text();
+        return plan ? *plan : Plan{};
+    };
+    const auto same = [](AttentionProblem&) {};
+    const auto turned = [](const Plan& plan) {
+        const bool is = planner::kernel_at(plan.variant).v_turned;
+        EXPECT_EQ(plan.scratch_bytes, is ? plan.problem.tokens_kv * plan.problem.kv_heads * plan.problem.head_dim : 0) << plan.kernel;
+        return is;
+    };
+    for (const std::int64_t dim : {128, 256}) {
+        EXPECT_TRUE(turned(plan_of(1, 16384, dim, same)));
+        EXPECT_FALSE(turned(plan_of(1, 512, dim, same)));
+        EXPECT_FALSE(turned(plan_of(1, 16384, dim, [](auto& p) { p = packed(p); })));
+        EXPECT_FALSE(turned(plan_of(1, 16384, dim, [](auto& p) { transpose_v(p); })));
+        EXPECT_FALSE(turned(plan_of(1, 16384, dim, [](auto& p) { p.out_dtype = DType::e4m3; })));
+        EXPECT_FALSE(turned(plan_of(1, 16384, dim, [](auto& p) { p.scale_block = 128, p.k_scale = {ScaleKind::block, 128 * 8, 128, 1, 0}; })));
+        EXPECT_FALSE(turned(plan_of(64, 1, dim, [](auto& p) { p.max_seqlen_kv = 16384, p.tokens_kv = 64 * 16384, testing::fill_strides(p); })));
+    }
+    // The same bits without the memory, if the batch is not to change them; the fastest without a copy in any case.
+    const Plan plan = plan_of(2, 8192, 256, [](auto& p) { p.batch_invariant = true; });
+    ASSERT_TRUE(turned(plan));
+    const Result<Plan> instead = planner::replace_without_scratch(plan, {});
+    ASSERT_TRUE(instead) << instead.error().text();
+    KernelConfig twin = planner::kernel_at(plan.variant);
+    twin.v_turned = false;
+    EXPECT_EQ(planner::kernel_at(instead->variant), twin);
+    EXPECT_EQ(instead->scratch_bytes, 0);
+    AttentionProblem mixed = problem(1, 16384, 128);
+    mixed.kv_dtype = DType::e4m3;
+    const Result<Plan> widened = planner::choose(mixed, {});
+    ASSERT_TRUE(widened);
+    ASSERT_TRUE(planner::replace_without_scratch(*widened, {}));
+    Plan invariant = *widened;
+    invariant.problem.batch_invariant = true;
+    EXPECT_FALSE(planner::replace_without_scratch(invariant, {}));
+}
+
 // Where it was measured faster, whatever the output's type and V's layout; multipliers by block and batch invariance are the main family's.
 TEST(Choose, Fp8FoldsShortCausalPrompts) {
     const auto family = [](std::int64_t batch, std::int64_t seq, std::int64_t dim, auto change) {

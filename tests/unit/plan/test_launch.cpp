@@ -180,6 +180,46 @@ TEST(MakeLaunch, TransposedValuesComeInRowsOfTokens) {
             }
 }
 
+TEST(MakeLaunch, TurnedValuesLieInScratchMemory) {
+    for (const std::int64_t seq : {0, 3, 1000})
+        for (const std::int64_t dim : {80, 128, 240}) {
+            AttentionProblem p = problem(2, 3000, dim);
+            p.max_seqlen_kv = seq;
+            p.tokens_kv = 2 * seq;
+            p.kv_heads = 4;
+            p.dtype = p.kv_dtype = DType::e4m3;
+            p.out_dtype = DType::bf16;
+            testing::fill_strides(p);
+            int variant = 0;
+            while (!planner::kernel_at(variant).v_turned || !planner::plan_variant(p, {}, variant)) ++variant;
+            const Result<Plan> plan = planner::plan_variant(p, {}, variant);
+            AttentionTensors t = tensors_of(p);
+            t.o.dtype = DType::bf16;
+            Result<planner::LaunchSpec> launch = planner::make_launch(*plan, t);
+            ASSERT_TRUE(launch) << launch.error().text();
+            EXPECT_EQ(launch->scratch_bytes, plan->scratch_bytes);
+            ASSERT_EQ(launch->copying.has_value(), seq > 0);
+            alignas(256) static std::array<char, 256> scratch;
+            if (seq > 0) launch->place_scratch(scratch.data());
+            expect_encodable(launch->k);
+            expect_encodable(launch->v);
+            EXPECT_EQ(launch->k.box[2], static_cast<std::uint32_t>(planner::kernel_at(variant).tile_n));
+            if (seq == 0) continue;
+            const planner::QuantizeLaunch& turning = *launch->copying;
+            EXPECT_EQ(turning.turn.in, t.v.data);
+            EXPECT_EQ(launch->v.base, scratch.data());
+            EXPECT_EQ(turning.turn.out, launch->v.base);
+            EXPECT_EQ(turning.tensors[1].first.data, launch->v.base);
+            // Whole groups of 16 keys, every one of which has a thread block, and no more memory than the last row needs.
+            EXPECT_EQ(launch->v.size[0], static_cast<std::uint64_t>((seq + 15) / 16 * 16));
+            EXPECT_EQ(launch->v.size[1], static_cast<std::uint64_t>(dim));
+            EXPECT_GE(i64{turn_tile(static_cast<i32>(dim))} * turning.turn.tiles, seq);
+            EXPECT_EQ(turning.grid, 2 * 4 * turning.turn.tiles);
+            EXPECT_EQ(launch->v.stride[2] * 2, static_cast<std::uint64_t>(launch->scratch_bytes));
+            EXPECT_EQ(launch->v.stride[0], static_cast<std::uint64_t>(turning.turn.out_row));
+        }
+}
+
 // The maps are of copies that another launch makes.
 TEST(MakeLaunch, WidenedKeysAndValuesLieInScratchMemory) {
     for (const std::int64_t seq : {0, 3, 1000})
@@ -198,7 +238,7 @@ TEST(MakeLaunch, WidenedKeysAndValuesLieInScratchMemory) {
             Result<planner::LaunchSpec> launch = planner::make_launch(*plan, t);
             ASSERT_TRUE(launch) << launch.error().text();
             EXPECT_EQ(launch->scratch_bytes, plan->scratch_bytes);
-            ASSERT_EQ(launch->widening.has_value(), seq > 0);
+            ASSERT_EQ(launch->copying.has_value(), seq > 0);
             alignas(256) static std::array<char, 256> scratch;
             if (seq > 0) launch->place_scratch(scratch.data());
             for (const TensorMapSpec& s : {launch->k, launch->v}) {
@@ -206,7 +246,7 @@ TEST(MakeLaunch, WidenedKeysAndValuesLieInScratchMemory) {
                 EXPECT_EQ(s.elem, Elem::bf16);
             }
             if (seq == 0) continue;
-            const planner::QuantizeLaunch& widening = *launch->widening;
+            const planner::QuantizeLaunch& widening = *launch->copying;
             EXPECT_EQ(widening.widen.tensor[0].in, t.k.data);
             EXPECT_EQ(launch->k.base, scratch.data());
             EXPECT_EQ(widening.widen.tensor[0].out, launch->k.base);
