@@ -126,16 +126,20 @@ bool fits(const KernelConfig& c, const AttentionProblem& p) {
 // the time at hd128 and hd256 on average, up to 10% at 4k tokens, 1 to 2% at hd64; bench/limits/README.md, 'Clocks').
 // With a causal mask the longest tiles of a group come first, so that its last ones are short, which takes many heads: as many as have K and V in L2
 // together (0.64 of it: 32 of an H100's 50 MB), and no more heads of 4 tiles than make a wave (33 on an H100), so that short sequences ask device
-// memory for new heads steadily rather than in bursts (measured: 346 against 304 TFLOP/s at 32 x 512). Of 4 to 7 tiles a sequence two waves:
-// 2 x 512 is then one group, in which the longest tiles of all heads come first (12.5 us against 14.1), 32 x 512 gains 2% and 4 x 512 1%; at 8 tiles
-// (16 x 1024) more heads than 44 lose, and at hd256 64 heads of 4 tiles. Of the numbers down to half of that the one whose last group lacks least: a
-// small last group has nothing but its longest tiles to end with (10% at 8 x 2048, hd256 in e4m3, in 10 groups of 12 heads and one of 8).
+// memory for new heads steadily rather than in bursts (measured: 346 against 304 TFLOP/s at 32 x 512). Of up to 7 tiles a sequence two waves:
+// 2 x 512 is then one group, in which the longest tiles of all heads come first (12.5 us against 14.1), 8 x 256 gains 8%, 32 x 512 2%; at 8 tiles
+// (16 x 1024) more heads than 44 lose, and at hd256 64 heads of 4 tiles. And all heads are one group where that makes five waves at most and half of
+// L2 holds their K and V (H200: 4 x 256 +6 to +12%, 4 x 384 +6 to +19%, 3 x 512 +3 to +8%, 4 x 512 in e4m3 +3 to +12%; BF16 at 4 x 512, whose K and V
+// are 0.64 of it, -4%). Of the numbers down to half of the most the one whose last group lacks least: a small last group has nothing but its longest
+// tiles to end with (10% at 8 x 2048, hd256 in e4m3, in 10 groups of 12 heads and one of 8).
 std::int64_t heads_per_group(const KernelConfig& c, const AttentionProblem& p, const DeviceInfo& device) {
     const std::int64_t group = p.heads / p.kv_heads;
     if (c.mask == Mask::full) return group;
     const std::int64_t kv_bytes = std::max<std::int64_t>(1, 2 * p.max_seqlen_kv * c.head_dim * elem_bytes(loaded_elem(c)));
     const std::int64_t tiles = (p.max_seqlen_q + geometry(c).tile_m - 1) / geometry(c).tile_m;
-    const std::int64_t in_waves = tiles >= 4 && tiles < 8 && c.head_dim < 256 ? 2 * device.num_sms / tiles : device.num_sms / 4;
+    const bool one_group = tiles < 8 && tiles * p.heads * p.batch <= 5 * device.num_sms && p.kv_heads * p.batch * kv_bytes <= device.l2_bytes / 2;
+    if (one_group) return std::max<std::int64_t>(1, p.heads * p.batch);
+    const std::int64_t in_waves = tiles > 0 && tiles < 8 && c.head_dim < 256 ? 2 * device.num_sms / tiles : device.num_sms / 4;
     const std::int64_t in_l2 = device.l2_bytes / 25 * 16 / kv_bytes;
     const std::int64_t all = std::max<std::int64_t>(1, p.kv_heads * p.batch);
     const std::int64_t most = std::clamp<std::int64_t>(std::min(in_l2, in_waves / group), 1, all);

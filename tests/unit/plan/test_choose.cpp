@@ -54,8 +54,8 @@ TEST(Choose, GridsAreBoundedByJobsAndMultiprocessors) {
     }
 }
 
-// With a causal mask: no more than 33 heads (66 of four tiles below hd256) and 32 MB of K and V, as measured on an H100, on other GPUs their share of
-// the same, and a last group that lacks little. Without a mask: one KV head's.
+// With a causal mask: no more than 33 heads (below hd256 of up to seven tiles two waves) and 32 MB of K and V, as measured on an H100, on other GPUs
+// their share of the same, and a last group that lacks little; all, where these are few and short. Without a mask: one KV head's.
 TEST(Choose, HeadsThatShareL2AreBoundedByTheGpu) {
     const auto heads = [](const AttentionProblem& p, const DeviceInfo& device) { return planner::choose(p, device)->heads_per_group; };
     DeviceInfo h20, small;
@@ -64,6 +64,13 @@ TEST(Choose, HeadsThatShareL2AreBoundedByTheGpu) {
     EXPECT_EQ(heads(problem(32, 512, 128), {}), 64) << "of 66 at most";
     EXPECT_EQ(heads(problem(2, 512, 128), {}), 2 * 32) << "no more than there are";
     EXPECT_EQ(heads(problem(32, 512, 256), {}), 32) << "of 33 at most";
+    EXPECT_EQ(heads(problem(4, 256, 128), {}), 4 * 32) << "256 jobs";
+    EXPECT_EQ(heads(problem(16, 256, 128), {}), 128) << "of 132 at most; all would be 1,024 jobs";
+    EXPECT_EQ(heads(problem(4, 512, 128), {}), 64) << "all have 34 MB of K and V";
+    AttentionProblem fp8 = problem(4, 512, 128);
+    fp8.dtype = fp8.kv_dtype = DType::e4m3;
+    EXPECT_EQ(heads(fp8, {}), 4 * 32) << "17 MB";
+    EXPECT_EQ(heads(fp8, h20), 32) << "512 jobs are more than five waves there";
     EXPECT_EQ(heads(problem(16, 1024, 128), {}), 32);
     EXPECT_EQ(heads(problem(1, 1024, 128, true, 34), {}), 17) << "34 heads: not 33 and one";
     EXPECT_EQ(heads(problem(3, 1024, 128, true, 43), {}), 26) << "129 heads in five groups that lack one";
