@@ -68,6 +68,7 @@ struct AttentionProblem {
     double scale = 0;                   ///< multiplies q k^T; finite
     bool want_lse = false;
     bool batch_invariant = false;       ///< a sequence's bits do not depend on what else is in the batch
+    std::optional<std::int64_t> max_scratch_bytes;  ///< what Plan::scratch_bytes may be; absent: whatever is fastest
     Strides q, k, v, o;                 ///< v_transposed: v.seq is the stride from one channel to the next
     ScaleLayout q_scale, k_scale, v_scale;
     std::int64_t scale_block = 0;       ///< tokens of a block where a scale is of kind block, 64 or 128; else 0
@@ -130,6 +131,7 @@ struct AttentionOptions {
     std::optional<std::int64_t> max_seqlen_q;    ///< packed: default tokens_q
     std::optional<std::int64_t> max_seqlen_kv;   ///< packed: default tokens_kv
     bool batch_invariant = false;
+    std::optional<std::int64_t> max_scratch_bytes;  ///< device memory that a run may take for copies of e4m3 k and v, 0 for none; default no limit
     Backend backend = Backend::automatic;
     std::optional<std::int64_t> scale_block;     ///< tokens that share an element of a rank-3 scale: 64 or 128
     bool v_transposed = false;                   ///< e4m3 v given as [batch, kv_heads, head_dim, seq_kv], packed [kv_heads, head_dim, tokens_kv]

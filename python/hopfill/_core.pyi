@@ -56,6 +56,8 @@ class Plan:
     @property
     def jobs(self) -> int: ...
     @property
+    def scratch_bytes(self) -> int: ...
+    @property
     def modelled_us(self) -> float: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __str__(self) -> str: ...
@@ -80,6 +82,7 @@ def attention(
     v_scale: Array | None = None,
     scale_block: int | None = None,
     v_transposed: bool = False,
+    max_scratch_bytes: int | None = None,
     backend: BackendName = "auto",
     stream: Any = None,
 ) -> Array: ...
@@ -103,6 +106,7 @@ def attention(
     v_scale: Array | None = None,
     scale_block: int | None = None,
     v_transposed: bool = False,
+    max_scratch_bytes: int | None = None,
     backend: BackendName = "auto",
     stream: Any = None,
 ) -> tuple[Array, Array]: ...
@@ -125,6 +129,7 @@ def plan(
     v_scale: Array | None = None,
     scale_block: int | None = None,
     v_transposed: bool = False,
+    max_scratch_bytes: int | None = None,
     backend: BackendName = "auto",
 ) -> Plan: ...
 def quantize(

@@ -31,7 +31,7 @@ struct Call {
     Call(nb::handle q, nb::handle k, nb::handle v, bool causal, nb::handle scale, nb::handle cu_seqlens_q, nb::handle cu_seqlens_k,
          std::optional<std::int64_t> max_seqlen_q, std::optional<std::int64_t> max_seqlen_k, nb::handle out_argument, nb::handle out_dtype,
          bool return_lse, nb::handle q_scale, nb::handle k_scale, nb::handle v_scale, std::optional<std::int64_t> scale_block, bool v_transposed,
-         std::string_view backend)
+         std::optional<std::int64_t> max_scratch_bytes, std::string_view backend)
         : entry(&entry_of(q)) {
         std::size_t kept = 0;
         auto take = [&](TensorView& view, nb::handle object, const char* name) {
@@ -56,6 +56,7 @@ struct Call {
         options.max_seqlen_kv = max_seqlen_k;
         options.scale_block = scale_block;
         options.v_transposed = v_transposed;
+        options.max_scratch_bytes = max_scratch_bytes;
         if (backend != "auto") options.backend = unwrap(backend_from_name(backend));
 
         make_out(q, out_argument, out_dtype, take);
@@ -104,9 +105,9 @@ private:
 nb::object attention(nb::handle q, nb::handle k, nb::handle v, bool causal, nb::handle scale, nb::handle cu_seqlens_q, nb::handle cu_seqlens_k,
                      std::optional<std::int64_t> max_seqlen_q, std::optional<std::int64_t> max_seqlen_k, nb::handle out, nb::handle out_dtype,
                      bool return_lse, nb::handle q_scale, nb::handle k_scale, nb::handle v_scale, std::optional<std::int64_t> scale_block,
-                     bool v_transposed, std::string_view backend, nb::handle stream) {
+                     bool v_transposed, std::optional<std::int64_t> max_scratch_bytes, std::string_view backend, nb::handle stream) {
     Call call(q, k, v, causal, scale, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, out, out_dtype, return_lse, q_scale, k_scale, v_scale,
-              scale_block, v_transposed, backend);
+              scale_block, v_transposed, max_scratch_bytes, backend);
     const Stream on = stream.is_none() ? current_stream(*call.entry, call.tensors.q) : stream_from(stream);
     Result<void> done;
     {
@@ -120,9 +121,9 @@ nb::object attention(nb::handle q, nb::handle k, nb::handle v, bool causal, nb::
 Plan plan(nb::handle q, nb::handle k, nb::handle v, bool causal, nb::handle scale, nb::handle cu_seqlens_q, nb::handle cu_seqlens_k,
           std::optional<std::int64_t> max_seqlen_q, std::optional<std::int64_t> max_seqlen_k, nb::handle out, nb::handle out_dtype, bool return_lse,
           nb::handle q_scale, nb::handle k_scale, nb::handle v_scale, std::optional<std::int64_t> scale_block, bool v_transposed,
-          std::string_view backend) {
+          std::optional<std::int64_t> max_scratch_bytes, std::string_view backend) {
     const Call call(q, k, v, causal, scale, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, out, out_dtype, return_lse, q_scale, k_scale,
-                    v_scale, scale_block, v_transposed, backend);
+                    v_scale, scale_block, v_transposed, max_scratch_bytes, backend);
     const AttentionProblem problem = unwrap(describe(call.tensors, call.options));
     Backend chosen = call.options.backend;
     if (chosen == Backend::automatic) chosen = call.tensors.q.device.kind == Device::Kind::cpu ? Backend::cpu : Backend::sm90;
@@ -181,7 +182,7 @@ NB_MODULE(_core, m) {
         .def_ro("grid", &Plan::grid, "Blocks.")
         .def_ro("shared_bytes", &Plan::shared_bytes, "Dynamic shared memory of a block, in bytes.")
         .def_ro("jobs", &Plan::jobs, "(query tile, head, sequence) triples; for packed batches a bound.")
-        .def_ro("scratch_bytes", &Plan::scratch_bytes, "Device memory that a run takes for copies of E4M3 k and v (16-bit ones, or v transposed), in bytes.")
+        .def_ro("scratch_bytes", &Plan::scratch_bytes, "Device memory that a run takes for copies of E4M3 k and v (in 16 bits, or v transposed), in bytes.")
         .def_ro("modelled_us", &Plan::modelled_us, "The cost model's estimate of the kernel's time, in microseconds.")
         .def(nb::self == nb::self, nb::sig("def __eq__(self, other: object, /) -> bool"))
         .def("__str__", &Plan::to_string)
@@ -191,11 +192,12 @@ NB_MODULE(_core, m) {
     const auto none = nb::none();
     m.def("attention", &attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "causal"_a = false, "scale"_a = none, "cu_seqlens_q"_a = none,
           "cu_seqlens_k"_a = none, "max_seqlen_q"_a = none, "max_seqlen_k"_a = none, "out"_a = none, "out_dtype"_a = none, "return_lse"_a = false,
-          "q_scale"_a = none, "k_scale"_a = none, "v_scale"_a = none, "scale_block"_a = none, "v_transposed"_a = false, "backend"_a = "auto",
-          "stream"_a = none, doc::attention);
+          "q_scale"_a = none, "k_scale"_a = none, "v_scale"_a = none, "scale_block"_a = none, "v_transposed"_a = false,
+          "max_scratch_bytes"_a = none, "backend"_a = "auto", "stream"_a = none, doc::attention);
     m.def("plan", &plan, "q"_a, "k"_a, "v"_a, nb::kw_only(), "causal"_a = false, "scale"_a = none, "cu_seqlens_q"_a = none, "cu_seqlens_k"_a = none,
           "max_seqlen_q"_a = none, "max_seqlen_k"_a = none, "out"_a = none, "out_dtype"_a = none, "return_lse"_a = false, "q_scale"_a = none,
-          "k_scale"_a = none, "v_scale"_a = none, "scale_block"_a = none, "v_transposed"_a = false, "backend"_a = "auto", doc::plan);
+          "k_scale"_a = none, "v_scale"_a = none, "scale_block"_a = none, "v_transposed"_a = false,
+          "max_scratch_bytes"_a = none, "backend"_a = "auto", doc::plan);
     define_quantize(m);
     m.def("info", &info, doc::info);
 }

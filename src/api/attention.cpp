@@ -32,6 +32,7 @@ struct PlanKeyHash {
         mix(static_cast<int>(p.kv_dtype) | static_cast<int>(p.q_scale.kind) << 3 | static_cast<int>(p.k_scale.kind) << 6 |
             static_cast<int>(p.v_scale.kind) << 9);
         mix(p.scale);
+        mix(p.max_scratch_bytes.value_or(-1));
         for (const Strides& s : {p.q, p.k, p.v, p.o}) {
             mix(s.batch);
             mix(s.seq);

@@ -88,6 +88,7 @@ Result<void> check_against(const Plan& plan, const AttentionTensors& tensors) {
     options.causal = p.causal;
     options.scale = p.scale;
     options.batch_invariant = p.batch_invariant;
+    options.max_scratch_bytes = p.max_scratch_bytes;
     options.v_transposed = p.v_transposed;
     if (p.scale_block != 0) options.scale_block = p.scale_block;
     if (p.packed && tensors.q.rank == 3) {

@@ -58,14 +58,16 @@ struct Keys {
     std::vector<float> k_scale;  // [n]
     std::vector<float> v;        // [n][d]
     std::vector<float> k_size;   // [n] Euclidean
+    std::vector<float> v_most;   // [d] greatest finite magnitude
 };
 
 Keys load_keys(const Built& b, std::int64_t sequence, std::int64_t kv_head, std::int64_t n) {
     const auto i = static_cast<std::size_t>(sequence);
-    Keys keys{n, b.problem.head_dim, {}, {}, {}, {}};
+    Keys keys{n, b.problem.head_dim, {}, {}, {}, {}, {}};
     keys.k.resize(static_cast<std::size_t>(n * keys.d));
     keys.v.resize(static_cast<std::size_t>(n * keys.d));
     keys.k_size.resize(static_cast<std::size_t>(n));
+    keys.v_most.resize(static_cast<std::size_t>(keys.d));
     for (std::int64_t j = 0; j < n; ++j) {
         const std::int64_t k_at = offset(b.host.k, sequence, b.kv_begin[i], j, kv_head);
         double size = 0;
@@ -76,6 +78,8 @@ Keys load_keys(const Built& b, std::int64_t sequence, std::int64_t kv_head, std:
             const double y = oracle::load(b.host.v.dtype, b.host.v.data, value_offset(b, sequence, b.kv_begin[i], j, kv_head, c)) *
                              multiplier(b, b.host.v_scale, b.problem.v_scale, sequence, kv_head, j, c);
             keys.v[static_cast<std::size_t>(j * keys.d + c)] = static_cast<float>(y);
+            float& most = keys.v_most[static_cast<std::size_t>(c)];
+            if (std::isfinite(y)) most = std::max(most, static_cast<float>(std::fabs(y)));
         }
         const float scale = multiplier(b, b.host.k_scale, b.problem.k_scale, sequence, kv_head, j, 0);
         keys.k_scale.push_back(scale);
@@ -239,6 +243,7 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
         const double logit_unit = (reduced ? 0x1.4p-13 * std::sqrt(steps) : 0x1p-23 * std::sqrt(static_cast<double>(d))) * std::fabs(p.scale);
         const double least = coarse * std::exp2(static_cast<double>(s.most) - s.top) / s.sum;
         double logit_squares = 0, weight_squares = 0, rounded_squares = 0, mean_size = 0;
+        double small = 0;  // weights that are left out below, all together
         std::fill(weighted.begin(), weighted.end(), 0.0f);
         std::fill(weighted1.begin(), weighted1.end(), 0.0f);
         std::fill(spread1.begin(), spread1.end(), 0.0f);
@@ -246,6 +251,7 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
         for (std::int64_t j = 0; j < n; ++j) {
             const float logit = logits[static_cast<std::size_t>(j)];
             const float w = std::exp2(logit * scale_log2 - s.top) / s.sum;
+            if (!(w > 1e-9f)) small += w;
             if (!(w > 1e-9f) && !reduced) continue;
             const double size = std::fabs(static_cast<double>(logit)) +
                                 std::sqrt(q_size) * keys.k_size[static_cast<std::size_t>(j)] / std::sqrt(static_cast<double>(d));
@@ -280,11 +286,16 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
             double from_weights = weighted[c];
             const double away = weighted[c] - 2.0 * o * weighted1[c] + static_cast<double>(o) * o * rounded_squares;
             if (rounded_sums) from_weights = std::max(from_weights, away);
+            // A column in which every key of some weight is 0 is what the others make of it, and these may be 0 in a kernel: by P's format, or below
+            // 2^-126.
+            const double from_small = small * keys.v_most[c];
             row.sigma[c] = std::sqrt(weight_error * weight_error * from_weights + std::clamp(from_logits, 0.0, kMostFromLogits) + from_sums +
-                                     rounding * rounding);
+                                     rounding * rounding + from_small * from_small);
         }
         if (n > 0) {
-            const double rounding = 0x1p-24 * (1 + std::fabs(row.lse));
+            // lg2.approx errs by up to 2^-22 of its result (PTX ISA, lg2), which is greater by 8 where P's maximum is 2^8.
+            const double offset_of_p = reduced ? 8 * 0.693 : 0;
+            const double rounding = 0x1p-24 * (1 + std::fabs(row.lse) + offset_of_p);
             // Tensor cores truncate where they add 16 products to an accumulator, so the logits of a row err to the same side and the LSE with
             // them: by half a unit in the last place an addition (4.4e-5 RMS at head_dim 256 and an LSE of 43 on an H100).
             const double truncation = p.dtype == DType::f32 ? 0 : 0x1p-24 * std::ceil(static_cast<double>(d) / 16) * mean_size;

@@ -111,11 +111,15 @@ int class_of(const AttentionProblem& p) {
     return *std::find_if(std::begin(kClasses), std::end(kClasses), [&](int d) { return d >= p.head_dim; });
 }
 
+constexpr std::int64_t kMostScratch = std::int64_t{1} << 39;
+
 bool fits(const KernelConfig& c, const AttentionProblem& p) {
     // The families for short prompts are chosen by the size of the batch, and their bits are not the main family's.
     if (p.batch_invariant && (c.family == Family::prefill_short || is_folded(c.family))) return false;
-    // Strides of the copy are TMA's.
-    if (c.v_turned && scratch_bytes(c, p) >= std::int64_t{1} << 39) return false;
+    // Strides of a copy are TMA's.
+    if (scratch_bytes(c, p) > std::min(p.max_scratch_bytes.value_or(kMostScratch), kMostScratch)) return false;
+    // Another batch's copies may exceed that, and prefill_mixed, which would take over, has other bits.
+    if (p.batch_invariant && p.max_scratch_bytes && c.family == Family::prefill_widened && c.head_dim <= 128) return false;
     return c.elem == elem_of(p.dtype) && kv_elem(c) == elem_of(p.kv_dtype) && c.out == elem_of(p.out_dtype) && c.packed == p.packed &&
            (c.mask == Mask::causal) == p.causal && (c.scale_block == p.scale_block || (any_scale_block(c) && p.scale_block != 0)) &&
            c.v_transposed == p.v_transposed && c.head_dim == class_of(p);
@@ -239,7 +243,11 @@ Result<Plan> choose_fastest(const AttentionProblem& p, const DeviceInfo& device,
         best = i;
         least = us;
     }
-    if (best < 0) return unsupported("q", scratch ? "no kernel computes this problem" : "no kernel computes this problem without scratch memory");
+    if (best < 0) {
+        if (p.max_scratch_bytes)
+            return unsupported("max_scratch_bytes", fmt::format("{}; no kernel computes this problem with so little", *p.max_scratch_bytes));
+        return unsupported("q", scratch ? "no kernel computes this problem" : "no kernel computes this problem without scratch memory");
+    }
     return plan_variant(p, device, best);
 }
 

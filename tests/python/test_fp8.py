@@ -96,6 +96,19 @@ def test_sixteen_bit_queries_under_the_emulator(rng, head_dim):
     np.testing.assert_allclose(out.astype(np.float64), expected, rtol=2e-2, atol=5e-3)
 
 
+def test_scratch_memory_has_a_limit(fp8):
+    q, k, v = (np.zeros((1, 8192, 8, 256), E4M3) for _ in range(3))
+    plan = hopfill.plan(q, k, v, backend="sm90")
+    assert plan.scratch_bytes == v.size, "v transposed"
+    assert "scratch" in str(plan)
+    assert hopfill.plan(q, k, v, backend="sm90", max_scratch_bytes=plan.scratch_bytes).kernel == plan.kernel
+    without = hopfill.plan(q, k, v, backend="sm90", max_scratch_bytes=plan.scratch_bytes - 1)
+    assert without.scratch_bytes == 0
+    assert plan.kernel == without.kernel + "_turned"
+    with pytest.raises(hopfill.InvalidArgumentError, match="max_scratch_bytes: is -1"):
+        hopfill.attention(*fp8, max_scratch_bytes=-1)
+
+
 def test_transposed_values(fp8):
     q, k, v = fp8
     transposed = np.ascontiguousarray(v.transpose(0, 2, 3, 1))

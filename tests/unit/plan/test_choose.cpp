@@ -164,6 +164,10 @@ TEST(Choose, Fp8ValuesThatAreReadOftenAreTransposedFirst) {
         EXPECT_FALSE(turned(plan_of(1, 16384, dim, [](auto& p) { p.scale_block = 128, p.k_scale = {ScaleKind::block, 128 * 8, 128, 1, 0}; })));
         EXPECT_FALSE(turned(plan_of(64, 1, dim, [](auto& p) { p.max_seqlen_kv = 16384, p.tokens_kv = 64 * 16384, testing::fill_strides(p); })));
     }
+    // Nor where the caller does not give the memory, to the byte.
+    const std::int64_t needed = 16384 * 8 * 256;
+    EXPECT_TRUE(turned(plan_of(1, 16384, 256, [&](auto& p) { p.max_scratch_bytes = needed; })));
+    EXPECT_FALSE(turned(plan_of(1, 16384, 256, [&](auto& p) { p.max_scratch_bytes = needed - 1; })));
     // The same bits without the memory, if the batch is not to change them; the fastest without a copy in any case.
     const Plan plan = plan_of(2, 8192, 256, [](auto& p) { p.batch_invariant = true; });
     ASSERT_TRUE(turned(plan));
@@ -273,6 +277,28 @@ TEST(Choose, KeysAndValuesThatAreReadOftenAreWidenedFirst) {
     ASSERT_TRUE(plain);
     EXPECT_GT(widened.modelled_us, plain->modelled_us + 2);
     EXPECT_LT(widened.modelled_us, plain->modelled_us * 1.05);
+}
+
+TEST(Choose, ScratchMemoryHasTheCallersLimit) {
+    AttentionProblem p = problem(1, 16384, 128);
+    p.kv_dtype = DType::e4m3;
+    p.max_scratch_bytes = 0;
+    const Result<Plan> plan = planner::choose(p, {});
+    ASSERT_TRUE(plan);
+    EXPECT_EQ(planner::kernel_at(plan->variant).family, Family::prefill_mixed);
+    EXPECT_EQ(plan->scratch_bytes, 0);
+    // A batch that fits has the kernel of one that does not.
+    p.max_scratch_bytes = 1 << 30;
+    p.batch_invariant = true;
+    EXPECT_EQ(planner::kernel_at(planner::choose(p, {})->variant).family, Family::prefill_mixed);
+    AttentionProblem wide = problem(1, 1000, 256);
+    wide.kv_dtype = DType::e4m3;
+    wide.max_scratch_bytes = 1000;
+    const Result<Plan> refused = planner::choose(wide, {});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Code::unsupported);
+    EXPECT_EQ(refused.error().argument, "max_scratch_bytes");
+    EXPECT_THAT(refused.error().message, HasSubstr("1000"));
 }
 
 TEST(Choose, RefusesWhatNoKernelComputes) {
