@@ -1,7 +1,8 @@
 """Finds the numbers of src/plan/cost_model.cpp from bench/results and from runs of every tile, and prints its table. Needs scipy, which nothing else
 here does.
 
-Kernels without a measurement are interpolated between those beside them, and marked."""
+Kernels without a measurement are interpolated between those beside them, and marked. Those that read V transposed by a launch before (`_turned`) have
+the terms of the kernel that transposes it, and a factor: the median of what their steps take of its."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import argparse
 import json
 import math
 import re
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,8 @@ def point(row: dict) -> Point:
     return Point(row["case"], (family, head_dim, tile_n, consumers), row["causal"], blocks, row["batch"] * row["heads"], moved, row["us"])
 
 
+TURNED = "_turned"
+TURNING_LAUNCH_US, TURNING_BYTES_PER_US = 2.5, 3.5e6  # of cost_model.cpp
 NEAR = 1.2  # of the best tile's time: what takes longer need not be modelled well
 PROBLEM = re.compile(r"(\w+) d(\d+) h(\d+)/(\d+) b(\d+) s(\d+)( causal)?$")
 
@@ -71,6 +75,20 @@ def row_of_tile(tile: dict) -> dict:
     }
 
 
+def turned_factors(tiles: list[dict]) -> dict[tuple[str, int, int, int], float]:
+    """By kernel, the time of one that reads V turned, less the copy, over that of its twin."""
+    us = {(t["problem"], t["kernel"], t.get("programmatic", False)): t["us"] for t in tiles}
+    factors: dict[tuple[str, int, int, int], list[float]] = {}
+    for t in tiles:
+        twin = us.get((t["problem"], t["kernel"].removesuffix(TURNED), t.get("programmatic", False)))
+        row = row_of_tile(t)
+        if not t["kernel"].endswith(TURNED) or twin is None or row["tokens_q"] // row["batch"] < 4096:
+            continue  # of shorter prompts the copy is too large a part
+        copy = TURNING_LAUNCH_US + 2 * row["tokens_kv"] * row["kv_heads"] * row["head_dim_qk"] / TURNING_BYTES_PER_US
+        factors.setdefault(point(row).kernel, []).append((t["us"] - copy) / twin)
+    return {kernel: statistics.median(f) for kernel, f in factors.items()}
+
+
 def model(p: Point, launch: float, bandwidth: float, job: float, step: float, full: float) -> float:
     costs = [job + step * (1 if p.causal else full) * n for n in p.blocks]
     compute = max(costs)
@@ -86,12 +104,14 @@ def main() -> None:
     parser.add_argument("--tiles", type=Path, default=Path(__file__).parent / "limits/h200-tiles.jsonl", help="of hopfill_gpu_bench --variants")
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.results.read_text().splitlines()]
-    tiles = [point(row_of_tile(json.loads(line))) for line in args.tiles.read_text().splitlines()]
+    measured = [json.loads(line) for line in args.tiles.read_text().splitlines()]
+    turned = turned_factors(measured)
+    tiles = [point(row_of_tile(t)) for t in measured if not t["kernel"].endswith(TURNED)]
     best: dict[str, float] = {}
     for t in tiles:
         best[t.name] = min(t.us, best.get(t.name, math.inf))
     near = [t for t in tiles if t.us < NEAR * best[t.name]]
-    ours = [r for r in rows if r["impl"] == "hopfill" and r["dtype"] in ("bf16", "e4m3") and r["us"]]
+    ours = [r for r in rows if r["impl"] == "hopfill" and r["dtype"] in ("bf16", "e4m3") and r["us"] and not r["kernel"].endswith(TURNED)]
     points = [point(r) for r in ours if r["grid"] in ("headline", "throughput")] + near
     kernels = sorted({p.kernel for p in points})
 
@@ -111,7 +131,8 @@ def main() -> None:
     print(f"launch {fit.x[0]:.2f} us, {fit.x[1]:.2f} TB/s; {len(points)} points")
     for kernel in kernels:
         job, step, full = terms(fit.x, kernel)[2:]
-        print(f"    {{Family::{kernel[0]}, {kernel[1]}, {kernel[2]}, {kernel[3]}, {job:.2f}, {step:.3f}, {full:.3f}}},")
+        factor = f", {turned[kernel]:.3f}" if kernel in turned else ""
+        print(f"    {{Family::{kernel[0]}, {kernel[1]}, {kernel[2]}, {kernel[3]}, {job:.2f}, {step:.3f}, {full:.3f}{factor}}},")
     # What the model's choice costs where every tile was measured.
     of_problem: dict[str, list[tuple[float, float]]] = {}
     for p in tiles:

@@ -104,7 +104,7 @@ void add_plan(CLI::App& app, Status& status) {
     command->add_option("--scale", a->scale, "Softmax scale (default 1/sqrt(head_dim))");
     command->add_flag("--lse", a->problem.want_lse, "Also the log-sum-exp");
     command->add_flag("--batch-invariant", a->problem.batch_invariant, "A sequence's bits do not depend on its batch");
-    command->add_option("--max-scratch-bytes", a->problem.max_scratch_bytes, "Device memory that a run may take for copies of e4m3 k and v (default no limit)");
+    command->add_option("--max-scratch-bytes", a->problem.max_scratch_bytes, kMaxScratchBytes);
     command->add_option("--sms", a->device.num_sms, "Streaming multiprocessors of the GPU (H100 SXM 132, PCIe 114, H20 78)")->capture_default_str();
     command->add_option("--l2", a->device.l2_bytes, "Bytes of its L2 cache")->capture_default_str();
     add_backend_option(*command, a->backend, {Backend::automatic, Backend::cpu, Backend::sm90, Backend::emulated, Backend::oracle});

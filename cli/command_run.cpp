@@ -20,6 +20,7 @@ struct Arguments {
     std::optional<DType> out_dtype;
     std::optional<std::int64_t> scale_block;
     bool v_transposed = false;
+    std::optional<std::int64_t> max_scratch_bytes;
     Backend backend = Backend::automatic;
 };
 
@@ -170,6 +171,7 @@ Result<void> run(const Arguments& arguments) {
     options.backend = backend;
     options.scale_block = arguments.scale_block;
     options.v_transposed = arguments.v_transposed;
+    options.max_scratch_bytes = arguments.max_scratch_bytes;
     if (auto computed = attention(tensors, options); !computed) return computed;
     if (backend == Backend::sm90) {
         if (auto finished = device::synchronize(); !finished) return finished;
@@ -192,6 +194,7 @@ void add_run(CLI::App& app, Status& status) {
     add_dtype_option(*command, "--out-dtype", arguments->out_dtype, "Type of o (default: that of q, bf16 where q is e4m3)");
     command->add_option("--scale-block", arguments->scale_block, "Tokens of a block where a scale is [batch, kv_heads, blocks]: 64 or 128");
     command->add_flag("--v-transposed", arguments->v_transposed, "v is [batch, kv_heads, head_dim, seq], packed [kv_heads, head_dim, tokens]");
+    command->add_option("--max-scratch-bytes", arguments->max_scratch_bytes, kMaxScratchBytes);
     add_backend_option(*command, arguments->backend, {Backend::automatic, Backend::cpu, Backend::sm90, Backend::emulated, Backend::oracle});
     command->callback([arguments, &status] {
         if (auto result = run(*arguments); !result) status = report(result.error());

@@ -21,6 +21,9 @@ void add_backend_option(CLI::App& command, Backend& backend, const std::vector<B
 // "NAME one of f32|f16|bf16|e4m3", checked when parsed.
 void add_dtype_option(CLI::App& command, const std::string& name, std::optional<DType>& dtype, const std::string& help);
 
+// Of --max-scratch-bytes.
+constexpr const char* kMaxScratchBytes = "Device memory that a run may take for copies of e4m3 k and v (default no limit)";
+
 // The GPU of --backend auto, if it is a Hopper; else cpu.
 Backend resolve(Backend backend);
 

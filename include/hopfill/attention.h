@@ -68,7 +68,9 @@ struct AttentionProblem {
     double scale = 0;                   ///< multiplies q k^T; finite
     bool want_lse = false;
     bool batch_invariant = false;       ///< a sequence's bits do not depend on what else is in the batch
-    std::optional<std::int64_t> max_scratch_bytes;  ///< what Plan::scratch_bytes may be; absent: whatever is fastest
+    /// What Plan::scratch_bytes may be; absent: whatever is fastest. Where it is given, batch-invariant problems of 16-bit q have no copies up to
+    /// head_dim 128: whether there is room for them depends on the batch.
+    std::optional<std::int64_t> max_scratch_bytes;
     Strides q, k, v, o;                 ///< v_transposed: v.seq is the stride from one channel to the next
     ScaleLayout q_scale, k_scale, v_scale;
     std::int64_t scale_block = 0;       ///< tokens of a block where a scale is of kind block, 64 or 128; else 0
@@ -131,7 +133,7 @@ struct AttentionOptions {
     std::optional<std::int64_t> max_seqlen_q;    ///< packed: default tokens_q
     std::optional<std::int64_t> max_seqlen_kv;   ///< packed: default tokens_kv
     bool batch_invariant = false;
-    std::optional<std::int64_t> max_scratch_bytes;  ///< device memory that a run may take for copies of e4m3 k and v, 0 for none; default no limit
+    std::optional<std::int64_t> max_scratch_bytes;  ///< device memory that a run may take for copies of e4m3 k and v, 0: none; default: any
     Backend backend = Backend::automatic;
     std::optional<std::int64_t> scale_block;     ///< tokens that share an element of a rank-3 scale: 64 or 128
     bool v_transposed = false;                   ///< e4m3 v given as [batch, kv_heads, head_dim, seq_kv], packed [kv_heads, head_dim, tokens_kv]
@@ -152,7 +154,7 @@ Result<Plan> plan(const AttentionProblem& problem, const DeviceInfo& device, Bac
 /// (once the kernel is loaded: a first call, or load()). Pointers must agree with the planned problem, and q's device be current.
 /// A plan with scratch_bytes takes that much device memory from a pool of the context while it runs, in the stream's order; a captured graph has an
 /// allocation node for it, and can then be instantiated once at a time and be no child of another. Without that memory, run() takes a kernel that
-/// needs none; of 16-bit q it fails where there is none or the problem is batch_invariant, as other bits would come out.
+/// needs none; of 16-bit q it fails above head_dim 128, where there is none, and where the problem is batch_invariant, as other bits would come out.
 /// Packed lengths are on the device and are not checked there; host backends check cu_seqlens and refuse bad ones.
 /// o and lse must not overlap the inputs. A NaN or infinity in v reaches every row of its own sequence's query tile, rows whose causal mask hides
 /// it among them, and never another sequence.

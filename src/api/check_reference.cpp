@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numbers>
 #include <numeric>
 #include <span>
 
@@ -58,7 +59,7 @@ struct Keys {
     std::vector<float> k_scale;  // [n]
     std::vector<float> v;        // [n][d]
     std::vector<float> k_size;   // [n] Euclidean
-    std::vector<float> v_most;   // [d] greatest finite magnitude
+    std::vector<float> v_most;   // [d] greatest finite magnitude, of all n
 };
 
 Keys load_keys(const Built& b, std::int64_t sequence, std::int64_t kv_head, std::int64_t n) {
@@ -251,12 +252,17 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
         for (std::int64_t j = 0; j < n; ++j) {
             const float logit = logits[static_cast<std::size_t>(j)];
             const float w = std::exp2(logit * scale_log2 - s.top) / s.sum;
-            if (!(w > 1e-9f)) small += w;
-            if (!(w > 1e-9f) && !reduced) continue;
+            if (!(w > 1e-9f) && !reduced) {
+                small += w;
+                continue;
+            }
             const double size = std::fabs(static_cast<double>(logit)) +
                                 std::sqrt(q_size) * keys.k_size[static_cast<std::size_t>(j)] / std::sqrt(static_cast<double>(d));
             const double error = reduced ? moved(w, logit_unit * size) : w * logit_unit * size;
-            if (reduced && !(w > 1e-9f) && !(error > 1e-9)) continue;
+            if (reduced && !(w > 1e-9f) && !(error > 1e-9)) {
+                small += w;
+                continue;
+            }
             logit_squares += error * error;
             mean_size += w * std::fabs(static_cast<double>(logit) * p.scale);
             weight_squares += static_cast<double>(w) * w;
@@ -293,8 +299,9 @@ std::vector<Simulated> simulate(const Built& b, std::int64_t sequence, std::int6
                                      rounding * rounding + from_small * from_small);
         }
         if (n > 0) {
-            // lg2.approx errs by up to 2^-22 of its result (PTX ISA, lg2), which is greater by 8 where P's maximum is 2^8.
-            const double offset_of_p = reduced ? 8 * 0.693 : 0;
+            // The sum of P is 2^8 times as great where its maximum is, and its logarithm is so much the more coarse (lg2.approx errs by up to 2^-22
+            // of its result: PTX ISA, lg2; a quarter of that is a standard deviation).
+            const double offset_of_p = reduced ? 8 * std::numbers::ln2 : 0;
             const double rounding = 0x1p-24 * (1 + std::fabs(row.lse) + offset_of_p);
             // Tensor cores truncate where they add 16 products to an accumulator, so the logits of a row err to the same side and the LSE with
             // them: by half a unit in the last place an addition (4.4e-5 RMS at head_dim 256 and an LSE of 43 on an H100).

@@ -102,7 +102,6 @@ Result<AttentionProblem> describe(const AttentionTensors& t, const AttentionOpti
     p.causal = options.causal;
     p.batch_invariant = options.batch_invariant;
     p.max_scratch_bytes = options.max_scratch_bytes;
-    if (p.max_scratch_bytes.value_or(0) < 0) return invalid("max_scratch_bytes", "is {}; 0 or more is allowed", *p.max_scratch_bytes);
     for (const auto& [name, view] : {std::pair{"q", &t.q}, std::pair{"k", &t.k}, std::pair{"v", &t.v}, std::pair{"o", &t.o}}) {
         HOPFILL_CHECK(check_view(name, *view, rank, t.q.device));
         HOPFILL_CHECK(check_last_stride(name, *view));

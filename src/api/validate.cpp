@@ -56,6 +56,7 @@ Result<void> validate(const AttentionProblem& p) {
     if (p.out_dtype == DType::i32 || (p.out_dtype == DType::e4m3 && p.dtype != DType::e4m3)) {
         return unsupported("o", "is {} where q is {}; f32, f16, bf16 and, with an e4m3 q, e4m3 are allowed", name_of(p.out_dtype), name_of(p.dtype));
     }
+    if (p.max_scratch_bytes.value_or(0) < 0) return invalid("max_scratch_bytes", "is {}; 0 or more is allowed", *p.max_scratch_bytes);
     if (p.v_transposed && p.kv_dtype != DType::e4m3)
         return invalid("v_transposed", "is set for {} tensors; it goes with an e4m3 v", name_of(p.kv_dtype));
     if (auto checked = check_scales(p); !checked) return checked;

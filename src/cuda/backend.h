@@ -20,7 +20,8 @@ Result<DeviceInfo> device(int ordinal);
 // Loads a kernel into the current context: from the catalogue, else the disk cache, else NVRTC. Idempotent, thread-safe.
 Result<void> load(const KernelConfig& config);
 
-// What an Error of launch() names when the scratch memory of a launch cannot be had, so that the caller can tell, and do without.
+// What an Error of launch() names when the copies that a launch reads cannot be had, for want of memory or of the kernel that makes them, so that the
+// caller can tell, and do without.
 constexpr const char* kScratch = "scratch";
 
 // Encodes the tensor maps and launches; asynchronous.

@@ -41,6 +41,20 @@ Result<CUfunction> find_function(const Driver& cu, unsigned long long context, c
     return function;
 }
 
+// Of the one before: spares the same, and the lock.
+Result<CUfunction> find_copier(const Driver& cu, unsigned long long context, const QuantizeConfig& config) {
+    thread_local struct {
+        unsigned long long context = 0;
+        QuantizeConfig config;
+        CUfunction function = nullptr;
+    } last;
+    if (last.function != nullptr && last.context == context && last.config == config) return last.function;
+    auto function = function_for(cu, context, config);
+    if (!function) return function;
+    last = {context, config, *function};
+    return function;
+}
+
 }  // namespace
 
 Result<void> load(const KernelConfig& config) {
@@ -50,7 +64,11 @@ Result<void> load(const KernelConfig& config) {
     if (!context) return context.error();
     if (auto function = find_function(**cu, *context, config); !function) return function.error();
     if (reads_copies(config)) {
-        if (auto function = function_for(**cu, *context, planner::copying_for(config)); !function) return function.error();
+        if (auto function = find_copier(**cu, *context, planner::copying_for(config)); !function) {
+            // The kernel that does without it is what the launch will take.
+            if (config.v_turned) return load(planner::without_turning(config));
+            return function.error();
+        }
         // Without a pool the launch will say so, or do without.
         (void)reserve_scratch(**cu, *context);
     }
@@ -66,6 +84,8 @@ Result<void> launch_on_copies(const planner::LaunchSpec& spec, Stream stream, La
     const Driver& cu = **opened;
     const auto context = current_context(cu);
     if (!context) return context.error();
+    if (const auto copier = find_copier(cu, *context, spec.copying->config); !copier)
+        return Error{copier.error().code, kScratch, fmt::format("k and v cannot be copied: {}", copier.error().text())};
     const auto cu_stream = static_cast<CUstream>(stream);
     const auto memory = allocate_scratch(cu, *context, spec.scratch_bytes, cu_stream);
     if (!memory) return memory.error();
@@ -120,7 +140,7 @@ Result<void> launch(const planner::QuantizeLaunch& spec, Stream stream) {
     const Driver& cu = **opened;
     const auto context = current_context(cu);
     if (!context) return context.error();
-    const auto function = function_for(cu, *context, spec.config);
+    const auto function = find_copier(cu, *context, spec.config);
     if (!function) return function.error();
     // What makes copies comes behind an allocation, with which nothing can overlap: it is no programmatic launch. The one behind it is.
     const bool widens = spec.config.stage == QuantizeStage::widen, turns = spec.config.stage == QuantizeStage::turn;

@@ -51,7 +51,8 @@ Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel,
     const bool packed = spec.config.packed;
     // Every second row of k from the first on, and from the second.
     std::size_t odd_rows = 0;
-    if (pairs_keys(spec.config)) odd_rows = reinterpret_cast<u64>(spec.k_odd.base) - reinterpret_cast<u64>(spec.k.base) + extent(spec.k_odd, false, 0);
+    if (pairs_keys(spec.config))
+        odd_rows = reinterpret_cast<u64>(spec.k_odd.base) - reinterpret_cast<u64>(spec.k.base) + extent(spec.k_odd, false, 0);
     Launch launch{spec.grid, spec.threads, spec.shared_bytes, 0, {}};
     launch.buffers = {{"q", spec.q.base, extent(spec.q, packed, params.total_q), false},
                       {"k", spec.k.base, std::max(extent(spec.k, packed, params.total_kv), odd_rows), false},

@@ -20,7 +20,10 @@ void turning_kernel(const planner::QuantizeLaunch& launch) { quantize_kernel<tur
 
 template <std::size_t... I>
 QuantizeFunction kernel_of(const QuantizeConfig& config, std::index_sequence<I...>) {
-    QuantizeFunction found = config.stage == QuantizeStage::turn ? turning_kernel : config.elem == Elem::bf16 ? widening<Elem::bf16> : widening<Elem::f16>;
+    QuantizeFunction found = nullptr;
+    if (config == turning()) found = turning_kernel;
+    if (config == widening_to(Elem::bf16)) found = widening<Elem::bf16>;
+    if (config == widening_to(Elem::f16)) found = widening<Elem::f16>;
     ((kQuantizeKernels.config[I] == config ? void(found = kernel<kQuantizeKernels.config[I]>) : void()), ...);
     return found;
 }

@@ -111,18 +111,20 @@ int class_of(const AttentionProblem& p) {
     return *std::find_if(std::begin(kClasses), std::end(kClasses), [&](int d) { return d >= p.head_dim; });
 }
 
-constexpr std::int64_t kMostScratch = std::int64_t{1} << 39;
-
 bool fits(const KernelConfig& c, const AttentionProblem& p) {
     // The families for short prompts are chosen by the size of the batch, and their bits are not the main family's.
     if (p.batch_invariant && (c.family == Family::prefill_short || is_folded(c.family))) return false;
-    // Strides of a copy are TMA's.
-    if (scratch_bytes(c, p) > std::min(p.max_scratch_bytes.value_or(kMostScratch), kMostScratch)) return false;
-    // Another batch's copies may exceed that, and prefill_mixed, which would take over, has other bits.
-    if (p.batch_invariant && p.max_scratch_bytes && c.family == Family::prefill_widened && c.head_dim <= 128) return false;
     return c.elem == elem_of(p.dtype) && kv_elem(c) == elem_of(p.kv_dtype) && c.out == elem_of(p.out_dtype) && c.packed == p.packed &&
            (c.mask == Mask::causal) == p.causal && (c.scale_block == p.scale_block || (any_scale_block(c) && p.scale_block != 0)) &&
            c.v_transposed == p.v_transposed && c.head_dim == class_of(p);
+}
+
+// A copy's strides are TMA's, which ends at 2^40 bytes.
+constexpr std::int64_t kMostScratch = std::int64_t{1} << 39;
+
+// Of a kernel that fits.
+bool may_copy(const KernelConfig& c, const AttentionProblem& p) {
+    return scratch_bytes(c, p) <= std::min(p.max_scratch_bytes.value_or(kMostScratch), kMostScratch);
 }
 
 // Query heads whose tiles run together, the outermost order of the jobs.
@@ -133,15 +135,16 @@ bool fits(const KernelConfig& c, const AttentionProblem& p) {
 // memory for new heads steadily rather than in bursts (measured: 346 against 304 TFLOP/s at 32 x 512). Of up to 7 tiles a sequence two waves:
 // 2 x 512 is then one group, in which the longest tiles of all heads come first (12.5 us against 14.1), 8 x 256 gains 8%, 32 x 512 2%; at 8 tiles
 // (16 x 1024) more heads than 44 lose, and at hd256 64 heads of 4 tiles. And all heads are one group where that makes five waves at most and half of
-// L2 holds their K and V (H200: 4 x 256 +6 to +12%, 4 x 384 +6 to +19%, 3 x 512 +3 to +8%, 4 x 512 in e4m3 +3 to +12%; BF16 at 4 x 512, whose K and V
-// are 0.64 of it, -4%). Of the numbers down to half of the most the one whose last group lacks least: a small last group has nothing but its longest
-// tiles to end with (10% at 8 x 2048, hd256 in e4m3, in 10 groups of 12 heads and one of 8).
+// L2 holds their K and V (H200: 4 x 256 +6 to +12%, 4 x 384 +6 to +19%, 3 x 512 +3 to +8%, 4 x 512 in e4m3 +3%, at hd256 with 16 heads +12%; BF16 at
+// 4 x 512, whose K and V are 0.64 of it, -4%). Of the numbers down to half of the most the one whose last group lacks least: a small last group has
+// nothing but its longest tiles to end with (10% at 8 x 2048, hd256 in e4m3, in 10 groups of 12 heads and one of 8).
 std::int64_t heads_per_group(const KernelConfig& c, const AttentionProblem& p, const DeviceInfo& device) {
     const std::int64_t group = p.heads / p.kv_heads;
     if (c.mask == Mask::full) return group;
     const std::int64_t kv_bytes = std::max<std::int64_t>(1, 2 * p.max_seqlen_kv * c.head_dim * elem_bytes(loaded_elem(c)));
     const std::int64_t tiles = (p.max_seqlen_q + geometry(c).tile_m - 1) / geometry(c).tile_m;
-    const bool one_group = tiles < 8 && tiles * p.heads * p.batch <= 5 * device.num_sms && p.kv_heads * p.batch * kv_bytes <= device.l2_bytes / 2;
+    const bool one_group = tiles > 0 && tiles < 8 && tiles * p.heads * p.batch <= 5 * device.num_sms &&
+                           p.kv_heads * p.batch * kv_bytes <= device.l2_bytes / 2;
     if (one_group) return std::max<std::int64_t>(1, p.heads * p.batch);
     const std::int64_t in_waves = tiles > 0 && tiles < 8 && c.head_dim < 256 ? 2 * device.num_sms / tiles : device.num_sms / 4;
     const std::int64_t in_l2 = device.l2_bytes / 25 * 16 / kv_bytes;
@@ -196,6 +199,10 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
         return Error{Code::invalid_argument, "variant", fmt::format("{} is outside the kernel tables", variant)};
     const KernelConfig& c = kernel_at(variant);
     if (!fits(c, p)) return unsupported("variant", fmt::format("{} does not compute this problem", kernel_name(c)));
+    if (!may_copy(c, p)) {
+        return unsupported("max_scratch_bytes", fmt::format("{}; {} needs {}", p.max_scratch_bytes.value_or(kMostScratch), kernel_name(c),
+                                                            scratch_bytes(c, p)));
+    }
     const Geometry g = geometry(c);
     if (g.total > device.shared_memory_per_block)
         return unsupported("device",
@@ -222,6 +229,11 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
 
 namespace {
 
+// The kernel that transposes V itself, of one that reads it turned.
+int twin_of(int variant) {
+    return static_cast<int>(std::ranges::find(kernel_table(), without_turning(kernel_at(variant))) - kernel_table().begin());
+}
+
 Result<Plan> choose_fastest(const AttentionProblem& p, const DeviceInfo& device, bool scratch) {
     if (auto r = check(p, device); !r) return r.error();
     // What is to be the same in every batch is chosen as for one sequence of the greatest length.
@@ -236,6 +248,9 @@ Result<Plan> choose_fastest(const AttentionProblem& p, const DeviceInfo& device,
     for (int i = 0; i < static_cast<int>(kernel_table().size() + first_use_table().size()); ++i) {
         const KernelConfig& c = kernel_at(i);
         if (!fits(c, p) || (!scratch && scratch_bytes(c, p) > 0)) continue;
+        // Whether there is room for copies depends on the batch. Of V transposed that changes no bits (below); prefill_mixed has others than
+        // prefill_widened.
+        if (p.batch_invariant ? p.max_scratch_bytes && c.family == Family::prefill_widened && c.head_dim <= 128 : !may_copy(c, p)) continue;
         // A folded job keeps one warpgroup busy: beside others of its kind, in a second wave, it takes longer than the model says.
         if (is_folded(c.family) && jobs_of(c, judged) > device.num_sms) continue;
         const double us = modelled_us(c, judged, device);
@@ -244,10 +259,11 @@ Result<Plan> choose_fastest(const AttentionProblem& p, const DeviceInfo& device,
         least = us;
     }
     if (best < 0) {
-        if (p.max_scratch_bytes)
+        if (scratch && p.max_scratch_bytes)
             return unsupported("max_scratch_bytes", fmt::format("{}; no kernel computes this problem with so little", *p.max_scratch_bytes));
         return unsupported("q", scratch ? "no kernel computes this problem" : "no kernel computes this problem without scratch memory");
     }
+    if (kernel_at(best).v_turned && !may_copy(kernel_at(best), p)) best = twin_of(best);
     return plan_variant(p, device, best);
 }
 
@@ -257,12 +273,7 @@ Result<Plan> choose(const AttentionProblem& p, const DeviceInfo& device) { retur
 Result<Plan> choose_without_scratch(const AttentionProblem& p, const DeviceInfo& device) { return choose_fastest(p, device, false); }
 
 Result<Plan> replace_without_scratch(const Plan& plan, const DeviceInfo& device) {
-    KernelConfig c = kernel_at(plan.variant);
-    if (c.v_turned) {
-        c.v_turned = false;
-        const auto at = std::find(kernel_table().begin(), kernel_table().end(), c);
-        if (at != kernel_table().end()) return plan_variant(plan.problem, device, static_cast<int>(at - kernel_table().begin()));
-    }
+    if (kernel_at(plan.variant).v_turned) return plan_variant(plan.problem, device, twin_of(plan.variant));
     if (plan.problem.batch_invariant) return unsupported("batch_invariant", "is set, and without scratch memory bits would change");
     return choose_without_scratch(plan.problem, device);
 }

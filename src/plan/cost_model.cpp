@@ -15,11 +15,12 @@ namespace {
 constexpr double kLaunchUs = 1.77;
 constexpr double kBytesPerUs = 3.45e6;  // of an H200; an H100 has 2.70e6, which changes no choice
 constexpr int kH100Multiprocessors = 132;
-// Copies of K and V in 16 bits: a launch of its own, and what it moves at the rate of the quantiser's launches, which are like it. (16k
-// tokens of 2,048 channels: modelled 83 us, measured 70 to 78 with a mask, 27 to 169 without one: the difference of two longer times.)
+// Copies of K and V in 16 bits: a launch of its own, and what it moves. (16k tokens of 2,048 channels: modelled 83 us; the launch alone takes 54 on
+// an H200, but calls on copies 60 to 120 more than ones on BF16, which find more of K and V in L2.)
 constexpr double kWideningLaunchUs = 2.5;
 constexpr double kWideningBytesPerUs = 2.50e6;
-// V transposed, likewise.
+// V transposed: at 20 us for 16k tokens of 2,048 channels on an H200, where the time of the launch alone is measured, and with the factors `turned`
+// below what whole calls were (bench/limits/h200-tiles.jsonl).
 constexpr double kTurningLaunchUs = 2.5;
 constexpr double kTurningBytesPerUs = 3.50e6;
 
@@ -31,7 +32,7 @@ struct TileCost {
     double job_us;       // beyond its steps: the first Q K^T and softmax, the last P V, the store
     double step_us;      // a KV block
     double full_factor;  // of step_us, without a mask
-    double turned = 1;   // of step_us, where V comes transposed (KernelConfig::v_turned)
+    double turned = 1;   // of step_us, with KernelConfig::v_turned
 };
 
 constexpr TileCost kCosts[] = {

@@ -19,7 +19,7 @@ constexpr i32 clamp_high(i32 v, i32 high) { return v > high ? high : v; }
 //   prefill_short   the warpgroups share 64 query rows and split the KV blocks, each with its own ring; one merges what they found
 //   ..._folded      as prefill; the two warpgroups' rows are not neighbours
 //   prefill_fp8     as prefill; V as TMA brings it waits in `v`, and what the products read, [head_dim, keys], is written to `vt` from there;
-//                   given transposed, it comes to `vt` at once, or ragged, at the nearest 16 bytes before its place, to `v`, with 16 keys more
+//                   transposed before, it comes to `vt` at once, or ragged, at the nearest 16 bytes before its place, to `v`, with 16 keys more
 //   prefill_mixed   as prefill; K and V as TMA brings them wait in `raw`, not swizzled, and are written to `k` and `v` as 16-bit numbers from there
 struct Geometry {
     i32 tile_m;           // query rows of a job
@@ -77,7 +77,7 @@ constexpr i32 vt_bytes(const KernelConfig& c, const Geometry& g) { return g.vt_s
 
 // Bytes of a V block as TMA brings it.
 constexpr i32 v_block_bytes(const KernelConfig& c, const Geometry& g) {
-    return c.v_transposed || c.v_turned ? ceil_div(c.tile_n, kSlabBytes) * vt_rows(c) + (v_direct(c) ? 0 : c.head_dim * edge_keys()) : g.kv_block;
+    return loads_v_transposed(c) ? ceil_div(c.tile_n, kSlabBytes) * vt_rows(c) + (v_direct(c) ? 0 : c.head_dim * edge_keys()) : g.kv_block;
 }
 // From one V block of a ring to the next.
 constexpr i32 v_block_stride(const KernelConfig& c, const Geometry& g) { return round_up(v_block_bytes(c, g), 1024); }

@@ -144,7 +144,7 @@ constexpr KernelTable kKernelTable = make_kernel_table();
 template <class F>
 constexpr void for_each_first_use(F f) {
     // Three warpgroups leave no registers for a block's multipliers, and pay most where the catalogue has them.
-    const auto is_base = [](const KernelConfig& c) { return c.family == Family::prefill_fp8 && c.consumers == 2 && !v_direct(c) && !c.v_transposed; };
+    const auto is_base = [](const KernelConfig& c) { return c.family == Family::prefill_fp8 && c.consumers == 2 && !loads_v_transposed(c); };
     const auto with = [](KernelConfig c, bool v_transposed, i32 scale_block) {
         c.v_transposed = v_transposed;
         c.scale_block = scale_block;
@@ -160,7 +160,7 @@ constexpr void for_each_first_use(F f) {
             if (is_base(c)) f(with(c, false, block));
     // (hd64 of three, V given transposed: else it took 20 to 40% longer than with V as it comes.)
     const auto takes_v_transposed = [&](const KernelConfig& c, i32 block) {
-        return is_base(c) || (c.family == Family::prefill_fp8 && c.consumers == 3 && block == 0 && !v_direct(c));
+        return is_base(c) || (c.family == Family::prefill_fp8 && c.consumers == 3 && block == 0 && !loads_v_transposed(c));
     };
     for (const KernelConfig& c : kKernelTable.row)
         for (const i32 block : {0, 64})

@@ -181,7 +181,7 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     spec.q = spec_of(t.q, t.q.data, c.elem, p.packed, kRowsPerWarpgroup, columns);
     spec.k = spec_of(k, t.q.data, loaded_elem(c), p.packed, c.tile_n, columns);
     spec.o = spec_of(t.o, t.q.data, c.out, p.packed, stored_rows(c), kSlabBytes / elem_bytes(c.out));
-    if (!c.v_transposed && !c.v_turned) {
+    if (!loads_v_transposed(c)) {
         spec.v = spec_of(v, t.q.data, loaded_elem(c), p.packed, c.tile_n, columns);
         return spec;
     }
@@ -198,6 +198,11 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
 std::int64_t scratch_bytes(const KernelConfig& c, const AttentionProblem& p) {
     if (c.v_turned) return turned_view(p).elements() == 0 ? 0 : p.batch * turned_view(p).strides[0];
     return c.family == Family::prefill_widened ? 2 * copy_bytes(c, p) : 0;
+}
+
+KernelConfig without_turning(KernelConfig c) {
+    c.v_turned = false;
+    return c;
 }
 
 QuantizeConfig copying_for(const KernelConfig& c) { return c.v_turned ? turning() : widening_to(c.elem); }

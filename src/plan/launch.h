@@ -70,6 +70,8 @@ std::int64_t scratch_bytes(const KernelConfig& config, const AttentionProblem& p
 int threads(const KernelConfig& config);
 // The kernel of the launch that makes them.
 QuantizeConfig copying_for(const KernelConfig& config);
+// The kernel that transposes V itself, with the same bits.
+KernelConfig without_turning(KernelConfig config);
 
 // Lowers a plan onto tensors, which must be those of plan.problem (src/api checks that). Errors: a base that is null or not 16-byte aligned.
 Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& tensors);

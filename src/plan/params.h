@@ -60,8 +60,8 @@ struct PrefillFp8Params : PrefillParams {
     i32 channels;                   // head_dim of the problem: what v_channel_scale has
 };
 
-// KernelConfig::v_transposed; other kernels read its first part alone, or of that the first, so a launch of any of them passes this. v's dimensions
-// are {seq, head_dim, heads, batch, 1}, packed {tokens, head_dim, heads, 1, 1}.
+// KernelConfig::v_transposed; other kernels read its first part alone, or of that the first, so a launch of any of them passes this. Of it, and of
+// v_turned, v's dimensions are {seq, head_dim, heads, batch, 1}, packed {tokens, head_dim, heads, 1, 1}.
 struct PrefillVtParams : PrefillFp8Params {
     TensorMap k_odd;    // dense: every second row of k, from the second on; `k` is of the others
     TensorMap v_edge;   // packed: v in boxes of 16 tokens

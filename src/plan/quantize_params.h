@@ -24,7 +24,7 @@ enum class QuantizeExtra : u8 {
 
 struct QuantizeConfig {
     QuantizeStage stage = QuantizeStage::round;
-    Elem elem = Elem::bf16;  // of the input; widen: of the output
+    Elem elem = Elem::bf16;  // of the input; widen: of the output; turn: of both
     QuantizeExtra extra = QuantizeExtra::none;
     bool transposed = false;  // round: the output is [heads, channels, tokens]
     bool wide = false;        // a tile of twice the size: a scale for 128 tokens of more than 128 channels
@@ -64,8 +64,8 @@ constexpr QuantizeKernels kQuantizeKernels = make_quantize_kernels();
 // And the one that does the opposite.
 constexpr QuantizeConfig widening_to(Elem e) { return {QuantizeStage::widen, e, QuantizeExtra::none, false, false}; }
 
-// And what changes no number. (Of e4m3: the element type says nothing here.)
-constexpr QuantizeConfig turning() { return {QuantizeStage::turn, Elem::e4m3, QuantizeExtra::none, true, false}; }
+// And the one that changes no number.
+constexpr QuantizeConfig turning() { return {QuantizeStage::turn, Elem::e4m3, QuantizeExtra::none, false, false}; }
 
 // What shares a scale: ScaleKind of include/hopfill/attention.h, without `none`.
 enum class QuantizeScale : u8 { tensor, head, sequence, block, channel };
@@ -152,8 +152,8 @@ constexpr i32 turn_channels() { return 4; }
 // Threads of a thread block, and its tokens: 16 KB where there are 64, 128 or 256 channels, so that one block loads while others store.
 constexpr i32 turn_threads() { return 256; }
 constexpr i32 turn_tile(i32 head_dim) { return head_dim <= 64 ? 256 : head_dim <= 128 ? 128 : 64; }
-// Where a row of a tile's bytes starts in shared memory: 16 rows on, four banks on (eight in a tile of 64), so that a warp that reads a word of each of 8
-// (4) rows 16 apart, at four (eight) times four channels, meets each bank once.
+// Where a row of a tile's bytes starts in shared memory: 16 rows on, four banks on (eight in a tile of 64), so that a warp that reads a word of each
+// of 8 (4) rows 16 apart, at four (eight) times four channels, meets each bank once.
 constexpr i32 turn_row_offset(i32 row, i32 head_dim) { return row * head_dim + row / turn_keys() * (head_dim > 128 ? 32 : 16); }
 
 // A tile of a ragged batch is found by bisection: tiles of sequence s start at cu_seqlens[s] / tile + s, which leaves each sequence enough of them.

@@ -31,8 +31,8 @@ LIBRARIES = [
 
 # The programs of mutant_main.cpp (kWanted there, and the quantiser's two). Files of a family's folder are mutated in that family's programs first.
 CONFIGS = list(range(28))
-OF_FAMILY = {"prefill": [0, 1, 19, 21, 22], "prefill_short": [2, 3], "prefill_fp8": [*range(4, 10), 14, 15, 20, 23, 24, 25], "prefill_folded": [10, 11, 18],
-             "prefill_mixed": [12, 13], "prefill_widened": [16, 17], "quantize": [26, 27]}
+OF_FAMILY = {"prefill": [0, 1, 19, 21, 22], "prefill_short": [2, 3], "prefill_fp8": [*range(4, 10), 14, 15, 20, 23, 24, 25],
+             "prefill_folded": [10, 11, 18], "prefill_mixed": [12, 13], "prefill_widened": [16, 17], "quantize": [26, 27]}
 
 # What a missing order between threads shows as, depending on which access comes first.
 ORDER = {"read-before-arrival", "overwrite-before-release", "uninitialised-read", "race", "phase-lapped", "barrier-over-arrival"}
@@ -106,7 +106,12 @@ RULES = [
     ("row edge", r"if \(row( \+ 8)? < q_len\)", [lambda m: f"if (row{m[1] or ''} <= q_len)"], WRONG | {"global-out-of-bounds"}),
     ("row edge", r"(row|first \+ i|share\.rows) < t\.tokens", [lambda m: f"{m[1]} <= t.tokens"],
      WRONG | {"global-out-of-bounds", "uninitialised-read"}),
-    ("row edge", r"if \(i >= all\) break;", [""], WRONG | {"global-out-of-bounds"}),
+    ("row edge", r"if \(i >= all\) break;", [""], WRONG | {"global-out-of-bounds", "shared-out-of-bounds"}),
+    ("row edge", r"row < tokens \? row : tokens - 1", ["row"], {"global-out-of-bounds"}),
+    ("row edge", r"if \(row >= tokens\) ", ["if (false) "], WRONG),
+    ("row edge", r"if \(group < groups\)", ["if (true)"], WRONG | {"global-out-of-bounds", "shared-out-of-bounds", "uninitialised-read"}),
+    ("order of keys", r"2 \* w \+ i % 2 \+ i / 2 \* 8", ["4 * w + i"], WRONG),
+    ("order of keys", r"turn_row_offset\(group \* kKeys, head_dim\)", ["group * kKeys * head_dim"], WRONG | {"uninitialised-read"}),
     ("keys of the next sequence", r"keys < C\.tile_n", ["keys < -C.tile_n"], WRONG),
     ("bytes of a row", r"shift % 4", ["shift % 2"], WRONG),
     ("bytes of a row", r"shift & [84]", ["false"], WRONG),

@@ -250,11 +250,58 @@ TEST_F(Gpu, RecordedOutputsComeAgain) {
 TEST_F(Gpu, TenThousandLaunchesSameBits) {
     for (const char* text : {"bf16 d128 h16/4 s512 causal", "bf16 d128 h16/4 s512", "bf16 d64 h16 s512 causal", "f16 d256 h16/2 s512 causal",
                              "bf16 d128 h16/2 len=100,7,400,300 causal", "f16 d64 h16/16 len=100,7,400,300",
-                             "bf16 kv_e4m3 d256 h16/2 s512 causal"}) {
+                             "bf16 kv_e4m3 d256 h16/2 s512 causal", "bf16 e4m3 d256 h32/1 s128 kv4096 causal"}) {
         watch(fmt::format("10,000 launches of {}", text), std::chrono::seconds(120));
         const auto same = same_bits(-1, device, text, 10000);
         ASSERT_TRUE(same) << same.error().text();
         EXPECT_EQ(*same, 10000) << text << ": the output changed at launch " << *same;
+    }
+}
+
+// V transposed by a launch before or on its way: the same bits, so that either may take the other's place, in a graph too, whose memory is its own.
+TEST_F(Gpu, SameBitsWhoeverTransposesV) {
+    for (const char* text : {"bf16 e4m3 d256 h8/2 b2 s2111 causal lse", "f16 e4m3 d240 h8/8 b3 s1500 lse", "bf16 e4m3 d128 h8/2 b2 s5003 causal lse",
+                             "f16 e4m3 d80 h8/4 b2 s4444 lse"}) {
+        const auto b = parse_problem(text);
+        ASSERT_TRUE(b);
+        BenchTensors memory;
+        const auto tensors = memory.make(*b);
+        ASSERT_TRUE(tensors) << tensors.error().text();
+        const auto& table = planner::kernel_table();
+        int compared = 0;
+        for (std::size_t i = 0; i < table.size(); ++i) {
+            if (!table[i].v_turned) continue;
+            const auto turned = planner::plan_variant(b->problem, device, static_cast<int>(i));
+            if (!turned) continue;
+            ASSERT_GT(turned->scratch_bytes, 0);
+            const auto plain = planner::replace_without_scratch(*turned, device);
+            ASSERT_TRUE(plain) << plain.error().text();
+            const auto o_of = [&](const Plan& plan, bool in_graph) {
+                const auto spec = planner::make_launch(plan, *tensors);
+                EXPECT_TRUE(spec);
+                std::vector<char> bytes(static_cast<std::size_t>(2 * tensors->o.elements()) + static_cast<std::size_t>(4 * tensors->lse.elements()));
+                const std::size_t of_lse = static_cast<std::size_t>(4 * tensors->lse.elements());
+                const std::vector<char> poison(bytes.size(), '\x7f');
+                EXPECT_TRUE(cuda::upload(tensors->o.data, poison.data(), bytes.size() - of_lse));
+                EXPECT_TRUE(cuda::upload(tensors->lse.data, poison.data(), of_lse));
+                watch(fmt::format("{} on {}", plan.kernel, text), std::chrono::seconds(60));
+                if (in_graph) {
+                    auto graph = cuda::ReplayTimer::make([&](Stream stream) { return cuda::launch(*spec, stream); }, 3);
+                    EXPECT_TRUE(graph && graph->round());
+                } else {
+                    EXPECT_TRUE(cuda::launch(*spec, nullptr));
+                }
+                EXPECT_TRUE(cuda::synchronize(nullptr));
+                EXPECT_TRUE(cuda::download(bytes.data(), tensors->o.data, bytes.size() - of_lse));
+                EXPECT_TRUE(cuda::download(bytes.data() + bytes.size() - of_lse, tensors->lse.data, of_lse));
+                return bytes;
+            };
+            const std::vector<char> expected = o_of(*plain, false);
+            EXPECT_TRUE(o_of(*turned, false) == expected) << turned->kernel << " on " << text;
+            EXPECT_TRUE(o_of(*turned, true) == expected) << turned->kernel << " on " << text << " in a graph";
+            ++compared;
+        }
+        EXPECT_EQ(compared, 1) << text;
     }
 }
 
@@ -320,9 +367,9 @@ TEST_F(Gpu, ThreadsOnTheirOwnStreams) {
     ASSERT_TRUE(cu);
     std::atomic<int> wrong = 0;
     const auto worker = [&](int index) {
-        // The last ones' keys and values are copied first, to memory from one pool.
+        // The last ones' keys and values are copied first, or the values transposed, to memory from one pool.
         const auto b = parse_problem(index < 4 ? fmt::format("bf16 d{} h16/4 s{} causal", index % 2 == 0 ? 128 : 64, 400 + 100 * index)
-                                               : fmt::format("bf16 kv_e4m3 d256 h16/4 s{} causal", 100 * index));
+                                               : fmt::format("bf16 {} d256 h16/4 s{} causal", index == 4 ? "kv_e4m3" : "e4m3", 500 * index));
         BenchTensors memory;
         const auto tensors = memory.make(*b);
         cuda::CUstream stream = nullptr;

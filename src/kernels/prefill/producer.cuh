@@ -149,7 +149,7 @@ struct StreamProducer : Producer<C> {
             this->load_block(k, raw() ? this->shared.raw(k.at()) : this->shared.k(0, k.at()), &this->params.k, b, n);
     }
     HOPFILL_INLINE void load_v(const Blocks& b, i32 n) {
-        if constexpr (C.v_transposed || C.v_turned)
+        if constexpr (loads_v_transposed(C))
             load_transposed_v(b, n);
         else if constexpr (raw())
             this->load_block(k, this->shared.raw(k.at()), &this->params.v, b, n);

@@ -92,8 +92,8 @@ struct Shared {
     // k_empty[s]     lane 0 of each consumer warp (4 * consumers; prefill_short: 4)    producer
     // v_full, v_empty  as k; prefill_fp8: the transposing warps wait, and lane 0 of each arrives
     //                prefill_mixed: of k_full and v_full lane 0 of each converting warp arrives; those warps wait for k_empty and v_empty
-    // vt_full[s]     prefill_fp8: lane 0 of each transposing warp; V^T as given and    all consumers
-    //                dense: producer lane (+ bytes) too
+    // vt_full[s]     prefill_fp8: lane 0 of each transposing warp; v_direct():         all consumers
+    //                producer lane (+ bytes) too
     // vt_empty[s]    prefill_fp8: lane 0 of each consumer warp                         transposing warps; as above: producer
     // raw_full[s]    prefill_mixed: producer lane (+ bytes)                            converting warps
     // raw_empty[s]   prefill_mixed: lane 0 of each converting warp                     producer

@@ -1,5 +1,5 @@
-// Prefill attention on e4m3: one producer warp, three warps that transpose V (or fewer, of V given transposed) and two or three consumer warpgroups a
-// block, one block an SM.
+// Prefill attention on e4m3: one producer warp, three warps that transpose V (or fewer, where it comes transposed) and two or three consumer
+// warpgroups a block, one block an SM.
 #pragma once
 
 #include "prefill/block.cuh"

@@ -1,5 +1,6 @@
 // e4m3 V to a transposed copy, for prefill_fp8's kernels that read it so: streams memory, 1 byte read and 1 written a number. Within 16 keys V^T's
-// columns are keys 0 1 8 9 | 2 3 10 11 | 4 5 12 13 | 6 7 14 15, the order in which those kernels' fragments of P have them (prefill_fp8/transpose.cuh).
+// columns are keys 0 1 8 9 | 2 3 10 11 | 4 5 12 13 | 6 7 14 15, the order in which those kernels' fragments of P have them
+// (prefill_fp8/transpose.cuh).
 #pragma once
 
 #include "plan/quantize_params.h"

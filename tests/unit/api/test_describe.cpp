@@ -290,7 +290,7 @@ TEST(Describe, RefusesFp8TensorsThatDoNotAgree) {
              t.q = t.add(DType::bf16, {2, 5, 4, 64});
          },
          "o", "e4m3 where q is bf16", Code::unsupported},
-        {"negative scratch", [](auto&, auto& o) { o.max_scratch_bytes = -1; }, "max_scratch_bytes", "is -1; 0 or more"},
+        {"less than no scratch", [](auto&, auto& o) { o.max_scratch_bytes = -1; }, "max_scratch_bytes", "is -1; 0 or more"},
         {"v not transposed", [](auto&, auto& o) { o.v_transposed = true; }, "v.shape[1]", "transposed"},
         {"v of another dtype",
          [](auto& t, auto&) {

@@ -35,13 +35,13 @@ protected:
         return t;
     }
     // FP8 whose V is read often enough to be transposed first.
-    static Tensors fp8() {
+    static Tensors fp8(int device = 0) {
         Tensors t = dense(DType::bf16, {1, 8192, 8192, 8, 8, 256});
         t.q.dtype = t.k.dtype = t.v.dtype = DType::e4m3;
-        for (TensorView* view : {&t.q, &t.k, &t.v, &t.o}) view->device = {Device::Kind::cuda, 0};
+        for (TensorView* view : {&t.q, &t.k, &t.v, &t.o}) view->device = {Device::Kind::cuda, device};
         return t;
     }
-    void SetUp() override { current() = launches() = fake("fake_scratch") = fake("fake_full") = 0; }
+    void SetUp() override { current() = launches() = fake("fake_scratch") = fake("fake_full") = fake("fake_no_quantiser") = 0; }
     int& current() { return fake("fake_current"); }
     int& launches() { return fake("fake_launches"); }
     void expect_refused(const Result<void>& done, const char* text) {
@@ -127,6 +127,20 @@ TEST_F(Devices, ValuesAreTransposedByALaunchOfTheirOwnOrWithoutMemoryForThatInTh
         ASSERT_TRUE(without) << without.error().text();
         EXPECT_EQ(launches(), 3);
     }
+}
+
+// Nor are kernels that no build compiles needed (there may be no NVRTC). The second device's are not loaded yet.
+TEST_F(Devices, WithoutTheKernelThatTransposesThemTheyAreTransposedInTheOther) {
+    current() = fake("fake_no_quantiser") = 1;
+    const Result<Plan> made = plan(*describe(fp8(1), {}), {}, Backend::sm90);
+    ASSERT_TRUE(made);
+    ASSERT_GT(made->scratch_bytes, 0);
+    const Result<void> loaded = load(*made);
+    EXPECT_TRUE(loaded) << loaded.error().text();
+    const Result<void> done = run(*made, fp8(1));
+    ASSERT_TRUE(done) << done.error().text();
+    EXPECT_EQ(launches(), 1);
+    EXPECT_EQ(fake("fake_scratch"), 0);
 }
 
 TEST_F(Devices, OneThatDoesNotExistIsRefused) {

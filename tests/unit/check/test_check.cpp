@@ -24,7 +24,7 @@ using Fault = std::function<void(const AttentionProblem&, const AttentionTensors
 // Right answers, then a fault.
 class FaultyTarget : public Target {
 public:
-    explicit FaultyTarget(Fault fault = {}) : Target(Backend::cpu), fault_(std::move(fault)) {}
+    explicit FaultyTarget(Fault fault = {}, Backend judged_as = Backend::cpu) : Target(judged_as), fault_(std::move(fault)) {}
     Result<void> run(const AttentionProblem& p, const AttentionTensors& t, const AttentionOptions&, std::uint64_t schedule) override {
         if (auto r = oracle::attention(p, t); !r) return r;
         if (fault_) fault_(p, t, schedule);
@@ -35,10 +35,10 @@ private:
     Fault fault_;
 };
 
-Outcome run_text(const char* text, Fault fault, int schedules = 1) {
+Outcome run_text(const char* text, Fault fault, int schedules = 1, Backend judged_as = Backend::cpu) {
     const Result<Case> c = parse_case(text);
     EXPECT_TRUE(c.ok()) << text;
-    FaultyTarget target(std::move(fault));
+    FaultyTarget target(std::move(fault), judged_as);
     RunOptions options;
     options.schedules = schedules;
     return run_case(*c, target, options);
@@ -190,6 +190,25 @@ TEST(CheckFaults, Lse) {
         for (std::int64_t i = 0; i < t.lse.elements(); ++i) set(t.lse, i, get(t.lse, i) * 1.4426950408889634);
     };
     EXPECT_THAT(run_text(kDense, base_two).text, HasSubstr("lse errors"));
+}
+
+// What is allowed for weights below 1e-9 and for the logarithm of FP8's sums is no more than that.
+TEST(CheckFaults, TinyOutputsAndFp8Lse) {
+    const char* tiny = "bf16 d64 h12/3 kv_dtype=e4m3 q=3x255 kv=3x255 scale=0.02 input=large layout=11788311 seed=361713449";
+    const auto with = [&](double x) {
+        return run_text(tiny, [=](const AttentionProblem&, const AttentionTensors& t, std::uint64_t) { set(t.o, at(t.o, 1, 62, 11, 9), x); });
+    };
+    EXPECT_EQ(with(0).status, Status::passed) << "instead of -9.6e-40";
+    EXPECT_EQ(with(1e-5).status, Status::failed);
+    const auto shifted = [](double by, Backend judged_as) {
+        const auto shift = [=](const AttentionProblem&, const AttentionTensors& t, std::uint64_t) {
+            for (std::int64_t i = 0; i < t.lse.elements(); ++i) set(t.lse, i, get(t.lse, i) + by);
+        };
+        return run_text("e4m3 d128 h1/1 q=3x582 kv=3x582 ks=block vs=block block=64 scale=0 lse seed=2", shift, 1, judged_as).status;
+    };
+    EXPECT_EQ(shifted(1.07e-6, Backend::emulated), Status::passed) << "as an H200";
+    EXPECT_EQ(shifted(4e-6, Backend::emulated), Status::failed);
+    EXPECT_EQ(shifted(4e-6, Backend::cpu), Status::failed);
 }
 
 TEST(CheckFaults, RowsWithoutKeys) {

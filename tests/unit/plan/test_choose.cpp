@@ -71,6 +71,13 @@ TEST(Choose, HeadsThatShareL2AreBoundedByTheGpu) {
     fp8.dtype = fp8.kv_dtype = DType::e4m3;
     EXPECT_EQ(heads(fp8, {}), 4 * 32) << "17 MB";
     EXPECT_EQ(heads(fp8, h20), 32) << "512 jobs are more than five waves there";
+    EXPECT_EQ(heads(problem(4, 256, 256, true, 16), {}), 4 * 16) << "at hd256, too";
+    EXPECT_EQ(heads(problem(3, 896, 64), {}), 32) << "seven tiles, 672 jobs: of 37 at most, in three groups that lack none";
+    AttentionProblem shared = problem(5, 512, 128);
+    shared.kv_heads = 8;
+    testing::fill_strides(shared);
+    EXPECT_EQ(heads(shared, {}), 5 * 32) << "640 jobs, 10 MB";
+    EXPECT_EQ(heads(problem(2, 1024, 64), {}), 32) << "eight tiles: of 33 at most";
     EXPECT_EQ(heads(problem(16, 1024, 128), {}), 32);
     EXPECT_EQ(heads(problem(1, 1024, 128, true, 34), {}), 17) << "34 heads: not 33 and one";
     EXPECT_EQ(heads(problem(3, 1024, 128, true, 43), {}), 26) << "129 heads in five groups that lack one";
@@ -168,14 +175,19 @@ TEST(Choose, Fp8ValuesThatAreReadOftenAreTransposedFirst) {
     const std::int64_t needed = 16384 * 8 * 256;
     EXPECT_TRUE(turned(plan_of(1, 16384, 256, [&](auto& p) { p.max_scratch_bytes = needed; })));
     EXPECT_FALSE(turned(plan_of(1, 16384, 256, [&](auto& p) { p.max_scratch_bytes = needed - 1; })));
+    // With the same limit and bits, whatever the batch: the kernel that one sequence has, or its twin.
+    const auto invariant_plan = [&](std::int64_t batch) {
+        return plan_of(batch, 16384, 128, [&](auto& p) { p.causal = p.batch_invariant = true, p.max_scratch_bytes = 16384 * 16 * 128; });
+    };
+    ASSERT_TRUE(turned(invariant_plan(1)));
+    EXPECT_FALSE(turned(invariant_plan(2)));
+    EXPECT_EQ(planner::kernel_at(invariant_plan(2).variant), planner::without_turning(planner::kernel_at(invariant_plan(1).variant)));
     // The same bits without the memory, if the batch is not to change them; the fastest without a copy in any case.
     const Plan plan = plan_of(2, 8192, 256, [](auto& p) { p.batch_invariant = true; });
     ASSERT_TRUE(turned(plan));
     const Result<Plan> instead = planner::replace_without_scratch(plan, {});
     ASSERT_TRUE(instead) << instead.error().text();
-    KernelConfig twin = planner::kernel_at(plan.variant);
-    twin.v_turned = false;
-    EXPECT_EQ(planner::kernel_at(instead->variant), twin);
+    EXPECT_EQ(planner::kernel_at(instead->variant), planner::without_turning(planner::kernel_at(plan.variant)));
     EXPECT_EQ(instead->scratch_bytes, 0);
     AttentionProblem mixed = problem(1, 16384, 128);
     mixed.kv_dtype = DType::e4m3;
