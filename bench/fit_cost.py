@@ -50,7 +50,7 @@ def point(row: dict) -> Point:
 
 
 TURNED = "_turned"
-TURNING_LAUNCH_US, TURNING_BYTES_PER_US = 2.5, 3.5e6  # of cost_model.cpp
+TURNING_LAUNCH_US, TURNING_BYTES_PER_US = 4.0, 3.5e6  # of cost_model.cpp
 NEAR = 1.2  # of the best tile's time: what takes longer need not be modelled well
 PROBLEM = re.compile(r"(\w+) d(\d+) h(\d+)/(\d+) b(\d+) s(\d+)( causal)?$")
 

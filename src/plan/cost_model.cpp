@@ -21,7 +21,7 @@ constexpr double kWideningLaunchUs = 2.5;
 constexpr double kWideningBytesPerUs = 2.50e6;
 // V transposed: at 20 us for 16k tokens of 2,048 channels on an H200, where the time of the launch alone is measured, and with the factors `turned`
 // below what whole calls were (bench/limits/h200-tiles.jsonl).
-constexpr double kTurningLaunchUs = 2.5;
+constexpr double kTurningLaunchUs = 4.0;
 constexpr double kTurningBytesPerUs = 3.50e6;
 
 struct TileCost {
@@ -52,8 +52,8 @@ constexpr TileCost kCosts[] = {
     {Family::prefill_fp8, 64, 128, 2, 0.88, 0.920, 0.972},
     {Family::prefill_fp8, 64, 192, 3, 1.05, 1.720, 1.045},
     {Family::prefill_fp8, 128, 128, 2, 1.17, 1.173, 1.050},
-    {Family::prefill_fp8, 128, 128, 3, 1.12, 1.678, 1.014, 0.965},
-    {Family::prefill_fp8, 256, 128, 2, 1.48, 2.134, 0.970, 0.900},
+    {Family::prefill_fp8, 128, 128, 3, 1.12, 1.685, 1.003, 0.960},
+    {Family::prefill_fp8, 256, 128, 2, 1.48, 2.134, 0.970, 0.895},
     // As of prefill_folded: so that prompts of 128, 256 and 512 tokens take what they were measured to, as shares of what prefill_fp8 takes.
     {Family::prefill_fp8_folded, 64, 128, 2, 1.21, 0.675, 1.000},
     {Family::prefill_fp8_folded, 128, 128, 2, 1.61, 0.935, 1.000},
