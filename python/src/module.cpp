@@ -182,7 +182,7 @@ NB_MODULE(_core, m) {
         .def_ro("grid", &Plan::grid, "Blocks.")
         .def_ro("shared_bytes", &Plan::shared_bytes, "Dynamic shared memory of a block, in bytes.")
         .def_ro("jobs", &Plan::jobs, "(query tile, head, sequence) triples; for packed batches a bound.")
-        .def_ro("scratch_bytes", &Plan::scratch_bytes, "Device memory (bytes) that a run takes for copies of E4M3 k and v (16 bits, v transposed)")
+        .def_ro("scratch_bytes", &Plan::scratch_bytes, "Device memory that a run takes for copies of E4M3 k and v, in bytes.")
         .def_ro("modelled_us", &Plan::modelled_us, "The cost model's estimate of the kernel's time, in microseconds.")
         .def(nb::self == nb::self, nb::sig("def __eq__(self, other: object, /) -> bool"))
         .def("__str__", &Plan::to_string)

@@ -14,15 +14,6 @@
 namespace hopfill::cuda {
 namespace {
 
-// Functions that this thread launched lately: spares the lock and the name of function_for().
-struct Slot {
-    unsigned long long context = 0;
-    KernelConfig config;
-    CUfunction function = nullptr;
-};
-constexpr std::size_t kSlots = 64;
-thread_local Slot slots[kSlots];
-
 std::size_t hash(unsigned long long context, const KernelConfig& c) {
     std::size_t h = context;
     for (i32 field : {static_cast<i32>(c.family), static_cast<i32>(c.elem), static_cast<i32>(c.out), static_cast<i32>(c.mask), c.head_dim, c.tile_n,
@@ -31,8 +22,24 @@ std::size_t hash(unsigned long long context, const KernelConfig& c) {
         h = h * 31 + static_cast<std::size_t>(field);
     return h;
 }
+std::size_t hash(unsigned long long context, const QuantizeConfig& c) {
+    std::size_t h = context;
+    for (i32 field : {static_cast<i32>(c.stage), static_cast<i32>(c.elem), static_cast<i32>(c.extra), static_cast<i32>(c.transposed),
+                      static_cast<i32>(c.wide)})
+        h = h * 31 + static_cast<std::size_t>(field);
+    return h;
+}
 
-Result<CUfunction> find_function(const Driver& cu, unsigned long long context, const KernelConfig& config) {
+// Functions that this thread launched lately: spares the lock and the name of function_for().
+template <class Config>
+Result<CUfunction> find_function(const Driver& cu, unsigned long long context, const Config& config) {
+    struct Slot {
+        unsigned long long context = 0;
+        Config config;
+        CUfunction function = nullptr;
+    };
+    constexpr std::size_t kSlots = 64;
+    thread_local Slot slots[kSlots];
     Slot& slot = slots[hash(context, config) % kSlots];
     if (slot.function != nullptr && slot.context == context && slot.config == config) return slot.function;
     auto function = function_for(cu, context, config);
@@ -41,18 +48,11 @@ Result<CUfunction> find_function(const Driver& cu, unsigned long long context, c
     return function;
 }
 
-// Of the one before: spares the same, and the lock.
-Result<CUfunction> find_copier(const Driver& cu, unsigned long long context, const QuantizeConfig& config) {
-    thread_local struct {
-        unsigned long long context = 0;
-        QuantizeConfig config;
-        CUfunction function = nullptr;
-    } last;
-    if (last.function != nullptr && last.context == context && last.config == config) return last.function;
-    auto function = function_for(cu, context, config);
-    if (!function) return function;
-    last = {context, config, *function};
-    return function;
+// What a quantiser's kernel is passed.
+const void* params_of(const planner::QuantizeLaunch& spec) {
+    if (spec.config.stage == QuantizeStage::widen) return &spec.widen;
+    if (spec.config.stage == QuantizeStage::turn) return &spec.turn;
+    return &spec.params;
 }
 
 }  // namespace
@@ -64,7 +64,7 @@ Result<void> load(const KernelConfig& config) {
     if (!context) return context.error();
     if (auto function = find_function(**cu, *context, config); !function) return function.error();
     if (reads_copies(config)) {
-        if (auto function = find_copier(**cu, *context, planner::copying_for(config)); !function) {
+        if (auto function = find_function(**cu, *context, planner::copying_for(config)); !function) {
             // The kernel that does without it is what the launch will take.
             if (config.v_turned) return load(planner::without_turning(config));
             return function.error();
@@ -84,7 +84,7 @@ Result<void> launch_on_copies(const planner::LaunchSpec& spec, Stream stream, La
     const Driver& cu = **opened;
     const auto context = current_context(cu);
     if (!context) return context.error();
-    if (const auto copier = find_copier(cu, *context, spec.copying->config); !copier)
+    if (const auto copier = find_function(cu, *context, spec.copying->config); !copier)
         return Error{copier.error().code, kScratch, fmt::format("k and v cannot be copied: {}", copier.error().text())};
     const auto cu_stream = static_cast<CUstream>(stream);
     const auto memory = allocate_scratch(cu, *context, spec.scratch_bytes, cu_stream);
@@ -140,18 +140,15 @@ Result<void> launch(const planner::QuantizeLaunch& spec, Stream stream) {
     const Driver& cu = **opened;
     const auto context = current_context(cu);
     if (!context) return context.error();
-    const auto function = find_copier(cu, *context, spec.config);
+    const auto function = find_function(cu, *context, spec.config);
     if (!function) return function.error();
     // What makes copies comes behind an allocation, with which nothing can overlap: it is no programmatic launch. The one behind it is.
-    const bool widens = spec.config.stage == QuantizeStage::widen, turns = spec.config.stage == QuantizeStage::turn;
-    QuantizeParams params = spec.params;
-    WidenParams widen = spec.widen;
-    TurnParams turn = spec.turn;
+    const bool copies = spec.config.stage == QuantizeStage::widen || spec.config.stage == QuantizeStage::turn;
     CUlaunchAttribute attribute{CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, {}, {}};
     attribute.value.programmatic_stream_serialization_allowed = 1;
     const CUlaunchConfig config{static_cast<unsigned>(spec.grid),         1, 1, static_cast<unsigned>(spec.threads), 1, 1,
-                                static_cast<unsigned>(spec.shared_bytes), static_cast<CUstream>(stream), &attribute, widens || turns ? 0u : 1u};
-    void* arguments[] = {widens ? static_cast<void*>(&widen) : turns ? static_cast<void*>(&turn) : &params};
+                                static_cast<unsigned>(spec.shared_bytes), static_cast<CUstream>(stream), &attribute, copies ? 0u : 1u};
+    void* arguments[] = {const_cast<void*>(params_of(spec))};  // (the driver reads them)
     const CUresult status = cu.cuLaunchKernelEx(&config, *function, arguments, nullptr);
     if (status == 0) return {};
     return Error{Code::device, "",

@@ -19,8 +19,8 @@ constexpr int kH100Multiprocessors = 132;
 // an H200, but calls on copies 60 to 120 more than ones on BF16, which find more of K and V in L2.)
 constexpr double kWideningLaunchUs = 2.5;
 constexpr double kWideningBytesPerUs = 2.50e6;
-// V transposed: at 20 us for 16k tokens of 2,048 channels on an H200, where the time of the launch alone is measured, and with the factors `turned`
-// below what whole calls were (bench/limits/h200-tiles.jsonl).
+// V transposed, likewise: with the factors `turned` below what whole calls took (bench/limits/h200-tiles.jsonl). (16k tokens of 2,048 channels:
+// modelled 23 us; the launch alone takes 20 on an H200.)
 constexpr double kTurningLaunchUs = 4.0;
 constexpr double kTurningBytesPerUs = 3.50e6;
 

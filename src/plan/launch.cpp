@@ -196,7 +196,10 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
 }
 
 std::int64_t scratch_bytes(const KernelConfig& c, const AttentionProblem& p) {
-    if (c.v_turned) return turned_view(p).elements() == 0 ? 0 : p.batch * turned_view(p).strides[0];
+    if (c.v_turned) {
+        const TensorView v = turned_view(p);
+        return v.elements() == 0 ? 0 : p.batch * v.strides[0];
+    }
     return c.family == Family::prefill_widened ? 2 * copy_bytes(c, p) : 0;
 }
 

@@ -147,44 +147,33 @@ emulator::QuantizeFunction quantizer(const QuantizeConfig& c, std::index_sequenc
     return found;
 }
 
+// A quantiser's launches under these schedules. `kernel` finds the one of a launch's config.
+template <class Work, class Find>
+void check_launches(Work&& work, int first, int count, Find kernel) {
+    for (int seed = first; seed < first + count; ++seed) {
+        const testing::Outcome outcome = work.run(options_of(seed), [&](const planner::QuantizeLaunch& launch, const emulator::Options& o) {
+            return emulator::run_kernel(launch, kernel(launch.config), o);
+        });
+        if (outcome.kind != "clean") report(outcome);
+    }
+}
+
 template <Elem E>
 void check_quantizers(int first, int count) {
-    for (const testing::QuantizeCase& c : testing::quantize_cases()) {
-        if (c.f16 != (E == Elem::f16)) continue;
-        testing::QuantizeWorkload work(c, 1);
-        for (int seed = first; seed < first + count; ++seed) {
-            const testing::Outcome outcome = work.run(options_of(seed), [](const planner::QuantizeLaunch& launch, const emulator::Options& o) {
-                return emulator::run_kernel(launch, quantizer<E>(launch.config, std::make_index_sequence<QuantizeKernels::size>()), o);
-            });
-            if (outcome.kind != "clean") report(outcome);
-        }
-    }
+    const auto kernel = [](const QuantizeConfig& c) { return quantizer<E>(c, std::make_index_sequence<QuantizeKernels::size>()); };
+    for (const testing::QuantizeCase& c : testing::quantize_cases())
+        if (c.f16 == (E == Elem::f16)) check_launches(testing::QuantizeWorkload(c, 1), first, count, kernel);
 }
 
 template <Elem E>
 void check_widening(int first, int count) {
-    for (const testing::WidenCase& c : testing::widen_cases()) {
-        if (c.f16 != (E == Elem::f16)) continue;
-        testing::WidenWorkload work(c);
-        for (int seed = first; seed < first + count; ++seed) {
-            const testing::Outcome outcome = work.run(options_of(seed), [](const planner::QuantizeLaunch& launch, const emulator::Options& o) {
-                return emulator::run_kernel(launch, copying<E>, o);
-            });
-            if (outcome.kind != "clean") report(outcome);
-        }
-    }
+    for (const testing::WidenCase& c : testing::widen_cases())
+        if (c.f16 == (E == Elem::f16)) check_launches(testing::WidenWorkload(c), first, count, [](const QuantizeConfig&) { return copying<E>; });
 }
 
 void check_turning(int first, int count) {
-    for (const testing::TurnCase& c : testing::turn_cases()) {
-        testing::TurnWorkload work(c);
-        for (int seed = first; seed < first + count; ++seed) {
-            const testing::Outcome outcome = work.run(options_of(seed), [](const planner::QuantizeLaunch& launch, const emulator::Options& o) {
-                return emulator::run_kernel(launch, copying<Elem::e4m3>, o);
-            });
-            if (outcome.kind != "clean") report(outcome);
-        }
-    }
+    for (const testing::TurnCase& c : testing::turn_cases())
+        check_launches(testing::TurnWorkload(c), first, count, [](const QuantizeConfig&) { return copying<Elem::e4m3>; });
 }
 
 template <int Config>

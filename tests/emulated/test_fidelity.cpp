@@ -115,29 +115,23 @@ TEST(Fidelity, KernelsGiveWhatTheGpuGave) {
             if (!compare(o, gpu, count)) without.insert(workload.kernel_name());
     }
     const InstructionKernels images = read_instruction_kernels(HOPFILL_INSTRUCTION_KERNELS);
-    for (const QuantizeCase& c : quantize_cases()) {
-        QuantizeWorkload workload(c, 1);
-        const std::string key = key_of(workload, images);
+    const auto judge = [&](auto& workload, const auto& c, const std::string& key) {
         ASSERT_NE(key, "") << c.name;
         const Outcome outcome = workload.run({.seed = 1}, emulator::run_quantizer);
         ASSERT_EQ(outcome.kind, "clean") << c.name << "\n" << outcome.text;
         if (!compare(observe(workload, c, key), gpu, count)) without.insert(c.name);
+    };
+    for (const QuantizeCase& c : quantize_cases()) {
+        QuantizeWorkload workload(c, 1);
+        judge(workload, c, key_of(workload, images));
     }
     for (const WidenCase& c : widen_cases()) {
         WidenWorkload workload(c);
-        const std::string key = key_of(c, images);
-        ASSERT_NE(key, "") << c.name;
-        const Outcome outcome = workload.run({.seed = 1}, emulator::run_quantizer);
-        ASSERT_EQ(outcome.kind, "clean") << c.name << "\n" << outcome.text;
-        if (!compare(observe(workload, c, key), gpu, count)) without.insert(c.name);
+        judge(workload, c, key_of(c, images));
     }
     for (const TurnCase& c : turn_cases()) {
         TurnWorkload workload(c);
-        const std::string key = key_of(c, images);
-        ASSERT_NE(key, "") << c.name;
-        const Outcome outcome = workload.run({.seed = 1}, emulator::run_quantizer);
-        ASSERT_EQ(outcome.kind, "clean") << c.name << "\n" << outcome.text;
-        if (!compare(observe(workload, c, key), gpu, count)) without.insert(c.name);
+        judge(workload, c, key_of(c, images));
     }
     fmt::print("kernels: {}\n", text_of(count, gpu));
     for (const std::string& name : without) fmt::print("  {} has no GPU's output to compare with\n", name);

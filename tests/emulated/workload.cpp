@@ -326,22 +326,19 @@ namespace {
 // they count behind it, and the others as if they were not there.
 int number_of(int variant) {
     constexpr int kGone = 8;
-    const auto newest = [](const KernelConfig& k) { return k.family == Family::prefill_widened; };
-    const auto turned = [](const KernelConfig& k) { return k.v_turned; };
+    using Kind = bool (*)(const KernelConfig&);
     std::vector<KernelConfig> catalogue = planner::kernel_table(), others = planner::first_use_table();
-    int turned_before = 0;
-    for (int i = 0; i < variant; ++i) turned_before += turned(planner::kernel_at(i));
-    const bool is_turned = turned(planner::kernel_at(variant));
-    std::erase_if(catalogue, turned);
-    std::erase_if(others, turned);
-    if (is_turned) return static_cast<int>(catalogue.size() + others.size()) + kGone + turned_before;
-    int before = 0;
-    for (int i = 0; i < variant; ++i) before += newest(planner::kernel_at(i));
-    const bool is_newest = newest(planner::kernel_at(variant));
-    std::erase_if(catalogue, newest);
-    std::erase_if(others, newest);
-    if (is_newest) return static_cast<int>(catalogue.size() + others.size()) + kGone + before;
-    variant -= before + turned_before;
+    int before = 0;  // of the kinds below
+    for (const Kind newest : {Kind([](const KernelConfig& k) { return k.v_turned; }),
+                              Kind([](const KernelConfig& k) { return k.family == Family::prefill_widened; })}) {
+        int of_kind = 0;
+        for (int i = 0; i < variant; ++i) of_kind += newest(planner::kernel_at(i));
+        std::erase_if(catalogue, newest);
+        std::erase_if(others, newest);
+        if (newest(planner::kernel_at(variant))) return static_cast<int>(catalogue.size() + others.size()) + kGone + of_kind;
+        before += of_kind;
+    }
+    variant -= before;
     const auto came_later = [](const KernelConfig& k) {
         return k.v_transposed || k.family == Family::prefill_mixed || k.family == Family::prefill_fp8_folded;
     };

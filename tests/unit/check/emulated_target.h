@@ -1,6 +1,8 @@
 // The kernels as the planner chooses them, under the emulator.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <string>
 
 #include "hopfill/check.h"
@@ -24,5 +26,15 @@ public:
     std::string kernel;
     std::int64_t scratch_bytes = 0;
 };
+
+// Runs a case on the target, which says afterwards what it ran; it is to pass.
+inline void expect_right(const char* text, Emulated& target, int schedules) {
+    const auto c = parse_case(text);
+    ASSERT_TRUE(c) << c.error().text();
+    RunOptions options;
+    options.schedules = schedules;
+    const Outcome outcome = run_case(*c, target, options);
+    EXPECT_EQ(outcome.status, Outcome::Status::passed) << outcome.text;
+}
 
 }  // namespace hopfill::check

@@ -11,11 +11,8 @@ namespace {
 class Turned : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(Turned, IsRightUnderEverySchedule) {
-    const auto c = parse_case(GetParam());
-    ASSERT_TRUE(c) << c.error().text();
     Emulated target;
-    const Outcome outcome = run_case(*c, target, {.schedules = 1});
-    EXPECT_EQ(outcome.status, Outcome::Status::passed) << outcome.text;
+    expect_right(GetParam(), target, 1);
     EXPECT_THAT(target.kernel, ::testing::EndsWith("_turned"));
     EXPECT_GT(target.scratch_bytes, 0);
 }

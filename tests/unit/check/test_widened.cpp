@@ -10,11 +10,8 @@ namespace {
 class Widened : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(Widened, IsRightUnderEverySchedule) {
-    const auto c = parse_case(GetParam());
-    ASSERT_TRUE(c) << c.error().text();
     Emulated target;
-    const Outcome outcome = run_case(*c, target, {.schedules = 3});
-    EXPECT_EQ(outcome.status, Outcome::Status::passed) << outcome.text;
+    expect_right(GetParam(), target, 3);
     EXPECT_THAT(target.kernel, ::testing::StartsWith("prefill_widened"));
     EXPECT_GT(target.scratch_bytes, 0);
 }

@@ -180,6 +180,13 @@ TEST(MakeLaunch, TransposedValuesComeInRowsOfTokens) {
             }
 }
 
+// Where a launch's copies lie, if it has some; nothing is written there.
+const char* place_copies(planner::LaunchSpec& launch) {
+    alignas(256) static std::array<char, 256> scratch;
+    if (launch.copying) launch.place_scratch(scratch.data());
+    return scratch.data();
+}
+
 TEST(MakeLaunch, TurnedValuesLieInScratchMemory) {
     for (const std::int64_t seq : {0, 3, 1000})
         for (const std::int64_t dim : {80, 128, 240}) {
@@ -199,15 +206,14 @@ TEST(MakeLaunch, TurnedValuesLieInScratchMemory) {
             ASSERT_TRUE(launch) << launch.error().text();
             EXPECT_EQ(launch->scratch_bytes, plan->scratch_bytes);
             ASSERT_EQ(launch->copying.has_value(), seq > 0);
-            alignas(256) static std::array<char, 256> scratch;
-            if (seq > 0) launch->place_scratch(scratch.data());
+            const char* const scratch = place_copies(*launch);
             expect_encodable(launch->k);
             expect_encodable(launch->v);
             EXPECT_EQ(launch->k.box[2], static_cast<std::uint32_t>(planner::kernel_at(variant).tile_n));
             if (seq == 0) continue;
             const planner::QuantizeLaunch& turning = *launch->copying;
             EXPECT_EQ(turning.turn.in, t.v.data);
-            EXPECT_EQ(launch->v.base, scratch.data());
+            EXPECT_EQ(launch->v.base, scratch);
             EXPECT_EQ(turning.turn.out, launch->v.base);
             EXPECT_EQ(turning.tensors[1].first.data, launch->v.base);
             // Whole groups of 16 keys, every one of which has a thread block, and no more memory than the last row needs.
@@ -239,8 +245,7 @@ TEST(MakeLaunch, WidenedKeysAndValuesLieInScratchMemory) {
             ASSERT_TRUE(launch) << launch.error().text();
             EXPECT_EQ(launch->scratch_bytes, plan->scratch_bytes);
             ASSERT_EQ(launch->copying.has_value(), seq > 0);
-            alignas(256) static std::array<char, 256> scratch;
-            if (seq > 0) launch->place_scratch(scratch.data());
+            const char* const scratch = place_copies(*launch);
             for (const TensorMapSpec& s : {launch->k, launch->v}) {
                 expect_encodable(s);
                 EXPECT_EQ(s.elem, Elem::bf16);
@@ -248,10 +253,10 @@ TEST(MakeLaunch, WidenedKeysAndValuesLieInScratchMemory) {
             if (seq == 0) continue;
             const planner::QuantizeLaunch& widening = *launch->copying;
             EXPECT_EQ(widening.widen.tensor[0].in, t.k.data);
-            EXPECT_EQ(launch->k.base, scratch.data());
+            EXPECT_EQ(launch->k.base, scratch);
             EXPECT_EQ(widening.widen.tensor[0].out, launch->k.base);
             EXPECT_EQ(widening.widen.tensor[1].out, launch->v.base);
-            EXPECT_EQ(static_cast<const char*>(launch->v.base) - scratch.data(), launch->scratch_bytes / 2);
+            EXPECT_EQ(static_cast<const char*>(launch->v.base) - scratch, launch->scratch_bytes / 2);
             EXPECT_GE(launch->scratch_bytes, 2 * 2 * p.tokens_kv * 4 * 144);
             // Every token has a thread block.
             EXPECT_GE(i64{widening.widen.tile} * widening.grid / 2, p.tokens_kv);
