@@ -1,7 +1,7 @@
 """Finds the numbers of src/plan/cost_model.cpp from bench/results and from runs of every tile, and prints its table. Needs scipy, which nothing else
 here does.
 
-Kernels without a measurement are interpolated between those beside them, and marked. Those that read V transposed by a launch before (`_turned`) have
+Kernels without a measurement are interpolated between those beside them, and marked. Those that transpose V once, beside their jobs (`_turned`), have
 the terms of the kernel that transposes it, and a factor: the median of what their steps take of its."""
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def point(row: dict) -> Point:
 
 
 TURNED = "_turned"
-TURNING_LAUNCH_US, TURNING_BYTES_PER_US = 4.0, 3.5e6  # of cost_model.cpp
+TURNING_US, TURNING_BYTES_PER_US = 3.0, 8.0e6  # of cost_model.cpp
 NEAR = 1.2  # of the best tile's time: what takes longer need not be modelled well
 PROBLEM = re.compile(r"(\w+) d(\d+) h(\d+)/(\d+) b(\d+) s(\d+)( causal)?$")
 
@@ -84,7 +84,7 @@ def turned_factors(tiles: list[dict]) -> dict[tuple[str, int, int, int], float]:
         row = row_of_tile(t)
         if not t["kernel"].endswith(TURNED) or twin is None or row["tokens_q"] // row["batch"] < 4096:
             continue  # of shorter prompts the copy is too large a part
-        copy = TURNING_LAUNCH_US + 2 * row["tokens_kv"] * row["kv_heads"] * row["head_dim_qk"] / TURNING_BYTES_PER_US
+        copy = TURNING_US + 2 * row["tokens_kv"] * row["kv_heads"] * row["head_dim_qk"] / TURNING_BYTES_PER_US
         factors.setdefault(point(row).kernel, []).append((t["us"] - copy) / twin)
     return {kernel: statistics.median(f) for kernel, f in factors.items()}
 

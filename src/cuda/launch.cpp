@@ -51,7 +51,6 @@ Result<CUfunction> find_function(const Driver& cu, unsigned long long context, c
 // What a quantiser's kernel is passed.
 const void* params_of(const planner::QuantizeLaunch& spec) {
     if (spec.config.stage == QuantizeStage::widen) return &spec.widen;
-    if (spec.config.stage == QuantizeStage::turn) return &spec.turn;
     return &spec.params;
 }
 
@@ -63,16 +62,11 @@ Result<void> load(const KernelConfig& config) {
     const auto context = current_context(**cu);
     if (!context) return context.error();
     if (auto function = find_function(**cu, *context, config); !function) return function.error();
-    if (reads_copies(config)) {
-        if (auto function = find_function(**cu, *context, planner::copying_for(config)); !function) {
-            // The kernel that does without it is what the launch will take.
-            if (config.v_turned) return load(planner::without_turning(config));
-            return function.error();
-        }
-        // Without a pool the launch will say so, or do without.
-        (void)reserve_scratch(**cu, *context);
-    }
-    return config.dynamic ? reserve_counters(**cu, *context) : Result<void>{};
+    if (reads_copies(config))
+        if (auto function = find_function(**cu, *context, planner::copying_for(config)); !function) return function.error();
+    // Without a pool the launch will say so, or do without.
+    if (takes_scratch(config)) (void)reserve_scratch(**cu, *context);
+    return config.dynamic || config.v_turned ? reserve_counters(**cu, *context) : Result<void>{};
 }
 
 namespace {
@@ -84,16 +78,18 @@ Result<void> launch_on_copies(const planner::LaunchSpec& spec, Stream stream, La
     const Driver& cu = **opened;
     const auto context = current_context(cu);
     if (!context) return context.error();
-    if (const auto copier = find_function(cu, *context, spec.copying->config); !copier)
-        return Error{copier.error().code, kScratch, fmt::format("k and v cannot be copied: {}", copier.error().text())};
+    if (spec.copying) {
+        if (const auto copier = find_function(cu, *context, spec.copying->config); !copier)
+            return Error{copier.error().code, kScratch, fmt::format("k and v cannot be copied: {}", copier.error().text())};
+    }
     const auto cu_stream = static_cast<CUstream>(stream);
     const auto memory = allocate_scratch(cu, *context, spec.scratch_bytes, cu_stream);
     if (!memory) return memory.error();
     planner::LaunchSpec placed = spec;
     placed.place_scratch(reinterpret_cast<void*>(*memory));
-    const planner::QuantizeLaunch copying = std::move(*placed.copying);
-    placed.copying.reset();
-    auto launched = launch(copying, stream);
+    placed.scratch_bytes = 0;
+    Result<void> launched;
+    if (placed.copying) launched = launch(*placed.copying, stream);
     if (launched) launched = launch(placed, stream, options);
     const auto released = release_scratch(cu, *memory, cu_stream);
     return launched ? released : launched;
@@ -103,7 +99,7 @@ Result<void> launch_on_copies(const planner::LaunchSpec& spec, Stream stream, La
 
 Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOptions options) {
     if (spec.grid == 0) return {};
-    if (spec.copying) return launch_on_copies(spec, stream, options);
+    if (spec.scratch_bytes > 0) return launch_on_copies(spec, stream, options);
     const auto opened = driver();
     if (!opened) return opened.error();
     const Driver& cu = **opened;
@@ -111,7 +107,7 @@ Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOption
     if (!context) return context.error();
     const auto function = find_function(cu, *context, spec.config);
     if (!function) return function.error();
-    PrefillVtParams params = spec.params;
+    PrefillTurnParams params = spec.params;
     for (const auto& [tensor, from, to] : spec.maps()) {
         if (tensor == nullptr) continue;
         if (auto r = encode(cu, *from, tensor, params.*to); !r) return r;
@@ -121,6 +117,11 @@ Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOption
         const auto counter = work_counter(cu, *context, cu_stream);
         if (!counter) return counter.error();
         params.work_counter = reinterpret_cast<u32*>(*counter);
+    }
+    if (spec.config.v_turned) {
+        const auto words = counting_words(cu, *context, cu_stream, planner::turning_words(spec));
+        if (!words) return words.error();
+        params.turning = reinterpret_cast<u32*>(*words);
     }
     CUlaunchAttribute attribute{CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, {}, {}};
     attribute.value.programmatic_stream_serialization_allowed = 1;
@@ -143,7 +144,7 @@ Result<void> launch(const planner::QuantizeLaunch& spec, Stream stream) {
     const auto function = find_function(cu, *context, spec.config);
     if (!function) return function.error();
     // What makes copies comes behind an allocation, with which nothing can overlap: it is no programmatic launch. The one behind it is.
-    const bool copies = spec.config.stage == QuantizeStage::widen || spec.config.stage == QuantizeStage::turn;
+    const bool copies = spec.config.stage == QuantizeStage::widen;
     CUlaunchAttribute attribute{CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, {}, {}};
     attribute.value.programmatic_stream_serialization_allowed = 1;
     const CUlaunchConfig config{static_cast<unsigned>(spec.grid),         1, 1, static_cast<unsigned>(spec.threads), 1, 1,

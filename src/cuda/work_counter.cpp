@@ -1,9 +1,14 @@
 #include "cuda/work_counter.h"
 
+#include <fmt/format.h>
+
+#include <bit>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <utility>
 
+#include "cuda/backend.h"
 #include "cuda/loader.h"
 
 namespace hopfill::cuda {
@@ -21,6 +26,7 @@ struct Counters {
     std::mutex mutex;
     std::map<unsigned long long, Pool> pools;                                              // by context
     std::map<std::pair<unsigned long long, unsigned long long>, CUdeviceptr> of_stream;   // by context and stream
+    std::map<std::pair<unsigned long long, unsigned long long>, std::pair<CUdeviceptr, std::size_t>> words_of_stream;  // and how many sectors
 };
 Counters& counters() {
     static auto* c = new Counters;
@@ -42,13 +48,24 @@ Result<void> refill(const Driver& cu, Pool& pool) {
     return {};
 }
 
-Result<CUdeviceptr> take(const Driver& cu, Pool& pool) {
-    if (pool.left == 0)
+Result<CUdeviceptr> take(const Driver& cu, Pool& pool, std::size_t sectors = 1) {
+    if (pool.left < sectors)
         if (auto r = refill(cu, pool); !r) return r.error();
     const CUdeviceptr counter = pool.next;
-    pool.next += kStride;
-    --pool.left;
+    pool.next += sectors * kStride;
+    pool.left -= sectors;
     return counter;
+}
+
+// Ids, not handles: the per-thread default stream has one handle for many streams. None while it is captured: a graph has words of its own. An error
+// here comes back from the launch itself.
+Result<std::optional<unsigned long long>> id_of(const Driver& cu, CUstream stream) {
+    unsigned long long id = 0;
+    CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
+    cu.cuStreamIsCapturing(stream, &capture);
+    if (capture != CU_STREAM_CAPTURE_STATUS_NONE) return std::optional<unsigned long long>{};
+    if (auto r = cu.check(cu.cuStreamGetId(stream, &id), "cuStreamGetId"); !r) return r.error();
+    return std::optional{id};
 }
 
 }  // namespace
@@ -60,22 +77,36 @@ Result<void> reserve_counters(const Driver& cu, unsigned long long context) {
 }
 
 Result<CUdeviceptr> work_counter(const Driver& cu, unsigned long long context, CUstream stream) {
-    // Ids, not handles: the per-thread default stream has one handle for many streams. An error here comes back from the launch itself.
-    unsigned long long id = 0;
-    CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
-    cu.cuStreamIsCapturing(stream, &capture);
-    if (capture == CU_STREAM_CAPTURE_STATUS_NONE)
-        if (auto r = cu.check(cu.cuStreamGetId(stream, &id), "cuStreamGetId"); !r) return r.error();
+    const auto id = id_of(cu, stream);
+    if (!id) return id.error();
     std::lock_guard lock(counters().mutex);
     Pool& pool = counters().pools[context];
-    if (capture != CU_STREAM_CAPTURE_STATUS_NONE) return take(cu, pool);
-    CUdeviceptr& counter = counters().of_stream[{context, id}];
+    if (!*id) return take(cu, pool);
+    CUdeviceptr& counter = counters().of_stream[{context, **id}];
     if (counter == 0) {
         auto taken = take(cu, pool);
         if (!taken) return taken;
         counter = *taken;
     }
     return counter;
+}
+
+Result<CUdeviceptr> counting_words(const Driver& cu, unsigned long long context, CUstream stream, std::size_t words) {
+    const std::size_t sectors = std::bit_ceil((words * 4 + kStride - 1) / kStride);
+    if (sectors > kChunk) return Error{Code::device, kScratch, fmt::format("{} words that count cannot be had", words)};
+    const auto id = id_of(cu, stream);
+    if (!id) return id.error();
+    std::lock_guard lock(counters().mutex);
+    Pool& pool = counters().pools[context];
+    if (!*id) return take(cu, pool, sectors);
+    auto& [address, kept] = counters().words_of_stream[{context, **id}];
+    if (kept < sectors) {
+        auto taken = take(cu, pool, sectors);
+        if (!taken) return taken;
+        address = *taken;
+        kept = sectors;
+    }
+    return address;
 }
 
 }  // namespace hopfill::cuda

@@ -13,4 +13,7 @@ Result<void> reserve_counters(const Driver& cu, unsigned long long context);
 // captured on one stream may be replayed on several at once.
 Result<CUdeviceptr> work_counter(const Driver& cu, unsigned long long context, CUstream stream);
 
+// Zeroed words, likewise: launches that follow one another on the stream may ask for other numbers of them.
+Result<CUdeviceptr> counting_words(const Driver& cu, unsigned long long context, CUstream stream, std::size_t words);
+
 }  // namespace hopfill::cuda

@@ -196,21 +196,29 @@ void arrive(Thread& t, u32 id, u32 threads, bool wait, const Site& at) {
     m.maybe_yield();
 }
 
-}  // namespace
-
-void named_barrier(u32 id, u32 threads, bool wait, Site at) {
-    Thread& t = Machine::self();
-    if (id >= 16) fail("barrier-count", fmt::format("named barrier {}; there are 16", id), at);
-    if (threads == 0 || threads % 32 != 0 || threads > t.block->threads.size())
-        fail("barrier-count",
-             fmt::format("named barrier {} with {} threads; whole warps of the block's {} are possible", id, threads, t.block->threads.size()), at);
+void meet(Thread& t, u32 id, u32 threads, bool wait, const Site& at) {
     const u64 number = t.collectives;
     join(t, wait ? Op::barrier_sync : Op::barrier_arrive, u64{id} << 16 | threads, at);
     leave(t, number);
     arrive(t, id, threads, wait, at);
 }
 
-void sync_block(Site at) { named_barrier(0, static_cast<u32>(Machine::self().block->threads.size()), true, at); }
+}  // namespace
+
+void named_barrier(u32 id, u32 threads, bool wait, Site at) {
+    Thread& t = Machine::self();
+    if (id >= 16) fail("barrier-count", fmt::format("named barrier {}; there are 16", id), at);
+    if (id == 0) fail("barrier-count", "barrier 0 is sync_block's: an arrival there, with a count, was an illegal instruction on an H200", at);
+    if (threads == 0 || threads % 32 != 0 || threads > t.block->threads.size())
+        fail("barrier-count",
+             fmt::format("named barrier {} with {} threads; whole warps of the block's {} are possible", id, threads, t.block->threads.size()), at);
+    meet(t, id, threads, wait, at);
+}
+
+void sync_block(Site at) {
+    Thread& t = Machine::self();
+    meet(t, 0, static_cast<u32>(t.block->threads.size()), true, at);
+}
 
 void set_registers(u32 count, bool take, Site at) {
     Thread& t = Machine::self();

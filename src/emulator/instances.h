@@ -8,7 +8,7 @@
 
 namespace hopfill::emulator {
 
-using KernelFunction = void (*)(const PrefillVtParams&);
+using KernelFunction = void (*)(const PrefillTurnParams&);
 
 constexpr int kParts = 8;
 // Row `part` + kParts * i of both tables, or null past their end.

@@ -26,7 +26,9 @@ void global_read(const void* p, u32 bytes, Site at);
 void global_write(const void* p, u32 bytes, Site at);
 u32 global_add(u32* p, u32 v, Site at);
 u32 global_max(u32* p, u32 v, Site at);
+void wait_global(const u32* p, u32 least, Site at);
 void fence_device();
+void fence_async_global();
 
 // Warp collectives.
 enum class Shuffle : u8 { from, exclusive_or, up };

@@ -41,7 +41,7 @@ std::size_t extent(const TensorView& t) {
 namespace {
 
 Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options) {
-    PrefillVtParams params = spec.params;
+    PrefillTurnParams params = spec.params;
     for (const auto& [name, from, to] : spec.maps()) {
         if (name == nullptr) continue;
         Result<TensorMap> encoded = encode(*from);
@@ -53,10 +53,11 @@ Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel,
     std::size_t odd_rows = 0;
     if (pairs_keys(spec.config))
         odd_rows = reinterpret_cast<u64>(spec.k_odd.base) - reinterpret_cast<u64>(spec.k.base) + extent(spec.k_odd, false, 0);
+    const bool turned = spec.config.v_turned;
     Launch launch{spec.grid, spec.threads, spec.shared_bytes, 0, {}};
     launch.buffers = {{"q", spec.q.base, extent(spec.q, packed, params.total_q), false},
                       {"k", spec.k.base, std::max(extent(spec.k, packed, params.total_kv), odd_rows), false},
-                      {"v", spec.v.base, extent(spec.v, packed && !spec.config.v_transposed, params.total_kv), false},
+                      {"v", spec.v.base, extent(spec.v, packed && !spec.config.v_transposed, params.total_kv), turned, turned},
                       {"o", spec.o.base, extent(spec.o, packed, params.total_q), true}};
     if (params.lse != nullptr) {
         const std::size_t rows =
@@ -83,6 +84,13 @@ Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel,
             launch.buffers.push_back({"v_channel_scale", params.v_channel_scale, static_cast<std::size_t>(floats) * sizeof(float), false});
         }
     }
+    std::vector<u32> turning;
+    if (turned) {
+        launch.buffers.push_back({"v as given", spec.v_given.base, extent(spec.v_given, false, 0), false});
+        turning.assign(planner::turning_words(spec), 0);
+        params.turning = turning.data();
+        launch.buffers.push_back({"turning", turning.data(), turning.size() * sizeof(u32), true});
+    }
     launch.programmatic = true;
     u32 counter[2] = {0, 0};
     if (spec.config.dynamic) {
@@ -91,6 +99,8 @@ Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel,
     }
     Report report = emulate(
         launch, [&] { kernel(params); }, options);
+    if (report.faults.empty() && std::any_of(turning.begin(), turning.end(), [](u32 word) { return word != 0; }))
+        report.faults.push_back({"work-counter", "work-counter: words of V's turning are not left zero for the next launch"});
     if (report.faults.empty() && (counter[0] != 0 || counter[1] != 0))
         report.faults.push_back(
             {"work-counter", fmt::format("work-counter: {} and {} are left for the next launch, which needs zeros", counter[0], counter[1])});
@@ -100,13 +110,14 @@ Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel,
 }  // namespace
 
 Result<Report> run_kernel(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options, QuantizeFunction copying) {
-    if (!spec.copying) return run_alone(spec, kernel, options);
+    if (spec.scratch_bytes == 0) return run_alone(spec, kernel, options);
     // NaNs in all formats, until they are written.
     constexpr std::size_t kAlignment = 256;
     std::vector<u8> memory(static_cast<std::size_t>(spec.scratch_bytes) + kAlignment, 0xff);
     planner::LaunchSpec placed = spec;
     placed.place_scratch(memory.data() + (kAlignment - reinterpret_cast<std::uintptr_t>(memory.data()) % kAlignment));
-    const Report before = run_kernel(*placed.copying, copying, options);
+    Report before;
+    if (placed.copying) before = run_kernel(*placed.copying, copying, options);
     if (!before.faults.empty()) return before;
     Result<Report> report = run_alone(placed, kernel, options);
     if (report) report->steps += before.steps;

@@ -50,7 +50,7 @@ const char* name_of(Op op);
 
 // What a blocked thread waits for.
 struct Waiting {
-    enum What : u8 { nothing, collective, mbarrier, named_barrier, products, bulk_read, bulk_write, registers } what = nothing;
+    enum What : u8 { nothing, collective, mbarrier, named_barrier, products, bulk_read, bulk_write, registers, word } what = nothing;
     const char* name = "";
     u64 detail = 0;  // phase, barrier number, group
     const Mbarrier* bar = nullptr;
@@ -93,6 +93,13 @@ struct BulkGroup {
     Site at;
 };
 
+// By block and thread: how many of its global atomics are known.
+using AtomicView = std::map<std::pair<u32, u32>, i32>;
+// Bulk groups of threads, by block and thread, up to which what they stored to global memory is known to be there.
+using Storer = std::pair<u32, u32>;
+using StoredGroups = std::map<Storer, u64>;
+void join_groups(StoredGroups& to, const StoredGroups& from);
+
 struct Thread {
     Block* block = nullptr;
     Warp* warp = nullptr;
@@ -115,7 +122,13 @@ struct Thread {
     std::deque<std::shared_ptr<BulkGroup>> bulk;
     u64 first_bulk = 0;        // number of bulk.front()
     u64 bulk_read_waited = 0;  // groups known to have read shared memory
+    u64 bulk_written = 0;      // groups known to be in global memory
     Agent bulk_agent = 0;
+    // What this thread may tell others, of atomics and of its stores, as at its last fence_device; what it knows of others' stores, and what TMA
+    // that it asks for does.
+    AtomicView fenced_view;
+    u64 bulk_released = 0;
+    StoredGroups known_stores, known_to_async;
 
     Agent agent() const { return ClockLayout::thread(id); }
     i32 epoch() const { return clock[ClockLayout::thread(id)]; }
@@ -200,8 +213,7 @@ struct NamedBarrier {
     Site first_at;
 };
 
-// A word of global memory that blocks share through atomics: what they know of each other's accesses to it. Views are by block.
-using BlockView = std::map<u32, i32>;
+// A word of global memory that blocks share through atomics: what they know of each other's accesses to it.
 // A thread's point in its own time, which another thread has seen or not.
 struct Moment {
     Agent agent = 0;
@@ -209,11 +221,12 @@ struct Moment {
     bool seen_by(const Clock& clock) const { return clock[agent] >= epoch; }
 };
 struct SharedWord {
-    BlockView accesses;             // last atomic of each block, in its own count
-    BlockView turns;                // and in the word's count: an atomic follows those with lower numbers
-    std::map<u32, Moment> moments;  // and in its threads' time
+    AtomicView accesses;               // last atomic of each thread, in its own count
+    AtomicView turns;                  // and in the word's count: an atomic follows those with lower numbers
+    std::map<Storer, Moment> moments;  // and in the thread's time
     i32 turn = 0;
-    BlockView released;  // what a block that reads the word learns: views that were fenced before an atomic on it
+    AtomicView released;  // what a block that reads the word learns: views that were fenced before an atomic on it
+    StoredGroups stores; // and bulk stores that were complete before that
 };
 
 struct Block {
@@ -238,8 +251,8 @@ struct Block {
     std::unordered_map<Agent, std::string> agent_names;
     i64 free_registers = 0;  // the pool that setmaxnreg moves them through
     std::vector<Thread*> register_waiters;
-    BlockView view, fenced_view;  // of the blocks' global atomics; as at the last fence_device
-    std::vector<Moment> atomics;  // this block's own: a thread's fence covers those that it has seen
+    AtomicView view;                             // of global atomics
+    std::map<u32, std::vector<Moment>> atomics;  // this block's own, by thread: a thread's fence covers those that it has seen
     u32 live = 0;                 // threads that have not finished
     int operations = 0;           // asynchronous operations in flight
 
@@ -288,6 +301,9 @@ public:
     int registers;     // of a thread at launch
     bool previous_launch_waited = false;
     std::unordered_map<const void*, SharedWord> shared_words;
+    std::vector<std::pair<const u32*, Thread*>> word_waiters;  // in wait_global
+    // Of buffers that are handed over: who stored each 16 bytes, in which group.
+    std::unordered_map<u64, std::pair<Storer, u64>> stored;
     std::string early_access;  // first global access before wait_for_previous_launch
 
 private:

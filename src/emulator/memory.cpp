@@ -96,34 +96,46 @@ void global_write(const void* p, u32 bytes, Site at) {
     if (word == m.shared_words.end()) return;
     const Thread& t = Machine::self();
     const Block& block = *t.block;
-    const auto own = word->second.turns.find(block.index);
-    const bool took_turn = own != word->second.turns.end() && word->second.moments.at(block.index).seen_by(t.clock);
+    i32 own_turn = 0;
+    for (const auto& [storer, turn] : word->second.turns)
+        if (storer.first == block.index && word->second.moments.at(storer).seen_by(t.clock)) own_turn = std::max(own_turn, turn);
     for (const auto& [other, when] : word->second.accesses) {
         const auto known = block.view.find(other);
-        if (took_turn && own->second > word->second.turns.at(other)) continue;
-        if (other != block.index && (known == block.view.end() || known->second < when))
+        if (own_turn > word->second.turns.at(other)) continue;
+        if (other.first != block.index && (known == block.view.end() || known->second < when))
             fail("race",
-                 fmt::format("a store to a word of global memory that block {} has an atomic on, with no fence_device and atomic between", other),
+                 fmt::format("a store to a word of global memory that thread {} of block {} has an atomic on, with no fence_device and atomic "
+                             "between",
+                             other.second, other.first),
                  at);
     }
 }
 
 namespace {
 
-// What an atomic does to who has seen what; returns the old value.
+// What an atomic, or a wait for others' atomics, does to who has seen what.
+void touch_word(SharedWord& word) {
+    Thread& t = Machine::self();
+    Block& block = *t.block;
+    for (const auto& [other, when] : word.released) block.view[other] = std::max(block.view[other], when);
+    join_groups(t.known_stores, word.stores);
+    const Storer self{block.index, t.id};
+    word.accesses[self] = ++block.view[self];
+    word.turns[self] = ++word.turn;
+    word.moments[self] = {t.agent(), t.epoch()};
+    block.atomics[t.id].push_back(word.moments[self]);
+}
+
+// Returns the old value.
 u32 atomic_access(u32* p, Site at) {
     scalar_access(p, 4, true, "an atomic", at);
     Machine& m = Machine::current();
     m.linger();
     const Thread& t = Machine::self();
-    Block& block = *t.block;
     SharedWord& word = m.shared_words[p];
-    for (const auto& [other, when] : block.fenced_view) word.released[other] = std::max(word.released[other], when);
-    for (const auto& [other, when] : word.released) block.view[other] = std::max(block.view[other], when);
-    word.accesses[block.index] = ++block.view[block.index];
-    word.turns[block.index] = ++word.turn;
-    word.moments[block.index] = {t.agent(), t.epoch()};
-    block.atomics.push_back(word.moments[block.index]);
+    for (const auto& [other, when] : t.fenced_view) word.released[other] = std::max(word.released[other], when);
+    if (t.bulk_released > 0) join_groups(word.stores, {{{t.block->index, t.id}, t.bulk_released}});
+    touch_word(word);
     return *p;
 }
 
@@ -132,7 +144,34 @@ u32 atomic_access(u32* p, Site at) {
 u32 global_add(u32* p, u32 v, Site at) {
     const u32 old = atomic_access(p, at);
     *p = old + v;
+    Machine& m = Machine::current();
+    std::erase_if(m.word_waiters, [&](const auto& waiter) {
+        if (waiter.first != p) return false;
+        m.wake(*waiter.second);
+        return true;
+    });
     return old;
+}
+
+void wait_global(const u32* p, u32 least, Site at) {
+    scalar_access(p, 4, false, "a load", at);
+    Machine& m = Machine::current();
+    Thread& t = Machine::self();
+    m.linger();
+    while (*p < least) {
+        m.word_waiters.push_back({p, &t});
+        m.block_thread(t, {Waiting::word, "", least, nullptr, at});
+    }
+    touch_word(m.shared_words[p]);
+}
+
+void join_groups(StoredGroups& to, const StoredGroups& from) {
+    for (const auto& [storer, group] : from) to[storer] = std::max(to[storer], group);
+}
+
+void fence_async_global() {
+    Thread& t = Machine::self();
+    t.known_to_async = t.known_stores;
 }
 
 u32 global_max(u32* p, u32 v, Site at) {
@@ -142,12 +181,14 @@ u32 global_max(u32* p, u32 v, Site at) {
 }
 
 void fence_device() {
-    const Thread& t = Machine::self();
+    Thread& t = Machine::self();
+    t.bulk_released = t.bulk_written;
     Block& block = *t.block;
-    block.fenced_view = block.view;
-    std::size_t seen = 0;
-    while (seen < block.atomics.size() && block.atomics[seen].seen_by(t.clock)) ++seen;
-    block.fenced_view[block.index] = static_cast<i32>(seen);
+    t.fenced_view = block.view;
+    for (const auto& [thread, moments] : block.atomics) {
+        const auto seen = std::ranges::count_if(moments, [&](const Moment& moment) { return moment.seen_by(t.clock); });
+        t.fenced_view[{block.index, thread}] = static_cast<i32>(seen);
+    }
 }
 
 void trap(Site at) { fail("trap", "the trap instruction", at); }

@@ -16,12 +16,9 @@ void widening(const planner::QuantizeLaunch& launch) {
     quantize_kernel<widening_to(E)>(launch.widen);
 }
 
-void turning_kernel(const planner::QuantizeLaunch& launch) { quantize_kernel<turning()>(launch.turn); }
-
 template <std::size_t... I>
 QuantizeFunction kernel_of(const QuantizeConfig& config, std::index_sequence<I...>) {
     QuantizeFunction found = nullptr;
-    if (config == turning()) found = turning_kernel;
     if (config == widening_to(Elem::bf16)) found = widening<Elem::bf16>;
     if (config == widening_to(Elem::f16)) found = widening<Elem::f16>;
     ((kQuantizeKernels.config[I] == config ? void(found = kernel<kQuantizeKernels.config[I]>) : void()), ...);

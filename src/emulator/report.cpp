@@ -49,6 +49,8 @@ std::string waits_for(const Block& block, const Waiting& w) {
             return "waits until its bulk stores have read shared memory";
         case Waiting::bulk_write:
             return "waits for its bulk stores";
+        case Waiting::word:
+            return fmt::format("waits for a word of global memory to reach {}", w.detail);
         case Waiting::registers:
             return fmt::format("waits in setmaxnreg for {} registers a thread; {} registers of the block are free", w.detail, block.free_registers);
     }

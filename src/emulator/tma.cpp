@@ -33,6 +33,40 @@ void check_rows(const EncodedMap& m, const i32 (&c)[5], bool write, const char* 
     });
 }
 
+// `visit` gets the number of each 16 bytes of the box that lie in a buffer which is handed over.
+template <class Visit>
+void for_each_handed_over(const EncodedMap& m, const i32 (&c)[5], Visit visit) {
+    for_each_row(m, c, [&](u32, const BoxRow& row) {
+        const u64 bytes = u64{row.count} * static_cast<u64>(elem_bytes(m.elem));
+        if (bytes == 0 || !Machine::current().buffer_of(reinterpret_cast<const void*>(row.address), bytes)->handed_over) return;
+        for (u64 piece = row.address / 16; piece * 16 < row.address + bytes; ++piece) visit(piece);
+    });
+}
+
+// What other threads have stored in this launch must be complete, and known to be so: their tma_store_wait, fence_device and an atomic, and a
+// wait_global for that here.
+void check_handed_over(const EncodedMap& m, const i32 (&c)[5], const Site& at) {
+    const Thread& t = Machine::self();
+    const Machine& machine = Machine::current();
+    const auto knows = [](const StoredGroups& groups, const std::pair<Storer, u64>& store) {
+        const auto known = groups.find(store.first);
+        return known != groups.end() && known->second >= store.second;
+    };
+    for_each_handed_over(m, c, [&](u64 piece) {
+        const auto store = machine.stored.find(piece);
+        if (store == machine.stored.end()) fail("uninitialised-read", "tma_load of global memory that nothing has been stored to", at);
+        const auto& [block, thread] = store->second.first;
+        if (!knows(t.known_stores, store->second))
+            fail("race",
+                 fmt::format("tma_load of global memory that thread {} of block {} has stored to, without knowing that it is there: it takes its "
+                             "tma_store_wait, fence_device and an atomic, and wait_global here",
+                             thread, block),
+                 at);
+        if (!knows(t.known_to_async, store->second))
+            fail("missing-proxy-fence", "tma_load of global memory that others have stored to, with no fence_async_global after wait_global", at);
+    });
+}
+
 // What an H100 answers with an illegal instruction (evidence/instructions.json, 'tma load' and 'tma store').
 void check_coordinates(const EncodedMap& m, const i32 (&c)[5], bool store, const char* what, const Site& at) {
     if (c[0] * elem_bytes(m.elem) % 16 != 0)
@@ -64,6 +98,7 @@ void tma_load(void* to, const TensorMap* map, u64* bar, const i32 (&c)[5], Site 
     const u32 offset = shared_offset(to, bytes, 128, "tma_load", at);
     check_coordinates(m, c, false, "tma_load", at);
     check_rows(m, c, false, "tma_load", at);
+    check_handed_over(m, c, at);
     const Actor actor{t.clock.data(), b.agent, static_cast<i32>(b.phase) + 1, true, machine.site_index(at)};
     const Conflict conflict = block.shadow.write(offset, bytes, actor);
     if (conflict.kind != Conflict::none) fail_conflict(block, conflict, "tma_load", true, true, at);
@@ -112,6 +147,7 @@ void tma_store(const TensorMap* map, const void* from, const i32 (&c)[5], Site a
             if (conflict.kind != Conflict::none) fail_conflict(block, conflict, "tma_store", false, true, at);
         }
     });
+    for_each_handed_over(m, c, [&](u64 piece) { machine.stored[piece] = {{block.index, t.id}, number + 1}; });
     ++group->stores;
     ++group->reading;
     ++group->writing;
@@ -161,6 +197,7 @@ void tma_store_wait(u32 pending, bool read_only, Site at) {
         if (done) break;
         machine.block_thread(t, {read_only ? Waiting::bulk_read : Waiting::bulk_write, "", target, nullptr, at});
     }
+    if (!read_only) t.bulk_written = std::max(t.bulk_written, target);
     if (target > t.bulk_read_waited) t.bulk_read_waited = target;
     if (t.bulk_agent != 0 && static_cast<i32>(target) > t.clock[t.bulk_agent]) t.clock[t.bulk_agent] = static_cast<i32>(target);
     while (!t.bulk.empty() && t.first_bulk < t.bulk_read_waited && t.bulk.front()->writing == 0) {

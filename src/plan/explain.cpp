@@ -29,7 +29,7 @@ std::string Plan::to_string() const {
     const std::int64_t heads = p.heads * p.batch;
     if (!p.packed) s += fmt::format("order    {} of {} heads at a time, while L2 has their K and V\n", std::min(heads_per_group, heads), heads);
     if (scratch_bytes > 0)
-        s += fmt::format("scratch  {} bytes: {}, which a launch before makes\n", scratch_bytes, c.v_turned ? "v transposed" : "k and v in 16 bits");
+        s += fmt::format("scratch  {} bytes: {}\n", scratch_bytes, c.v_turned ? "v transposed" : "k and v in 16 bits, which a launch before makes");
     s += fmt::format("model    {:.1f} us\n", modelled_us);
     return s;
 }

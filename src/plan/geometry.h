@@ -41,7 +41,7 @@ struct Geometry {
     i32 o_slabs;          // slabs of the whole output
     i32 o_staged;         // slabs that a warpgroup stages at a time
     i32 merge_bytes;      // prefill_short: one warpgroup's partial result, 64 rows of float32 and two scalars a row and thread; prefill_fp8: its P
-    i32 q, k, v, vt, raw, o, merge;  // offsets
+    i32 q, k, v, vt, raw, o, merge;  // offsets; v_turned: at `merge` the two pieces
     i32 jobs;             // ring of job descriptions
     i32 scales;           // prefill_fp8 with blocks of scales: multipliers of the block that follows each transposed one
     i32 barriers;
@@ -88,6 +88,12 @@ constexpr i32 p_bytes(const KernelConfig& c) {
     return c.family == Family::prefill_fp8 && faster ? ceil_div(c.tile_n, kSlabBytes) * kRowsPerWarpgroup * kSlabBytes : 0;
 }
 
+// v_turned: tokens and channels of V that are transposed at once, between two slots of as many bytes; how often a head has as many channels.
+constexpr i32 piece_tokens() { return 128; }
+constexpr i32 piece_channels() { return 128; }
+constexpr i32 piece_bytes() { return piece_tokens() * piece_channels(); }
+constexpr i32 channel_pieces(const KernelConfig& c) { return ceil_div(c.head_dim, piece_channels()); }
+
 // Whether a warp of the producer's warpgroup finds the next job while another loads: in the main family, where no warp has V to transpose or blocks
 // to convert.
 constexpr bool schedules(const KernelConfig& c) { return is_main(c.family); }
@@ -110,7 +116,7 @@ constexpr Geometry geometry(const KernelConfig& c) {
     // prefill_fp8: V is read while the block before it is in the products; at hd256 one block as given leaves room for two transposed ones.
     const bool transposes = is_fp8(c.family);
     g.v_stages = !transposes ? c.stages : v_direct(c) ? 0 : g.slabs > 1 ? 1 : 2;
-    g.vt_stages = !transposes ? 0 : v_direct(c) && g.slabs == 1 ? 4 : 2;
+    g.vt_stages = !transposes ? 0 : pairs_keys(c) && g.slabs == 1 ? 4 : 2;
     g.vt_block = ceil_div(c.tile_n - vt_shared_keys(c), kSlabBytes) * vt_slab(c);
     // prefill_mixed: one block is converted while the next ones arrive; from hd128 on there is no room for more than two.
     g.raw_stages = c.family != Family::prefill_mixed ? 0 : g.slabs > 1 ? 2 : 4;
@@ -119,11 +125,11 @@ constexpr Geometry geometry(const KernelConfig& c) {
     const i32 k_bytes = g.rings * c.stages * g.kv_block;
     const i32 v_bytes = g.rings * g.v_stages * v_block_stride(c, g) + vt_bytes(c, g) + g.raw_stages * g.raw_block;
     const i32 merges = split ? c.consumers - 1 : 0;
-    const i32 merge_room = (split ? merges : c.consumers) * g.merge_bytes;
+    const i32 merge_room = c.v_turned ? 2 * piece_bytes() : (split ? merges : c.consumers) * g.merge_bytes;
     // full and empty of: q per warpgroup and slot, k and v per ring and stage, vt and raw per stage, job slots, merges.
     const i32 scales = c.scale_block != 0 ? g.vt_stages * scale_bytes() : 0;
-    const i32 kv_barriers = g.rings * (c.stages + g.v_stages) + g.vt_stages + g.raw_stages, draws = schedules(c) ? 1 : 0;
-    const i32 most_barriers = 2 * (2 * row_groups + kv_barriers + kJobSlots + merges) + draws;
+    const i32 kv_barriers = g.rings * (c.stages + g.v_stages) + g.vt_stages + g.raw_stages, words = schedules(c) ? 1 : c.v_turned ? 2 : 0;
+    const i32 most_barriers = 2 * (2 * row_groups + kv_barriers + kJobSlots + merges) + words;
     const i32 free = kSharedLimit - k_bytes - v_bytes - merge_room - kJobSlots * kJobBytes - scales - most_barriers * 8 - g.q_tile;
     g.q_slots = free >= g.q_tile + row_groups * g.o_slabs * g.o_slab ? 2 : 1;
     g.o_staged = clamp_high((free - (g.q_slots - 1) * g.q_tile) / (row_groups * g.o_slab), g.o_slabs);
@@ -137,7 +143,7 @@ constexpr Geometry geometry(const KernelConfig& c) {
     g.jobs = g.merge + merge_room;
     g.scales = g.jobs + kJobSlots * kJobBytes;
     g.barriers = g.scales + scales;
-    g.total = g.barriers + (2 * (g.q_slots * row_groups + kv_barriers + kJobSlots + merges) + draws) * 8;
+    g.total = g.barriers + (2 * (g.q_slots * row_groups + kv_barriers + kJobSlots + merges) + words) * 8;
     g.threads = 128 * (c.consumers + 1);
     return g;
 }

@@ -19,7 +19,7 @@ enum class Family : u8 {
     prefill,        // a loading and a scheduling warp and two or three consumer warpgroups, persistent, K and V streamed (kernels/prefill)
     prefill_short,  // one wave of balanced job lists (kernels/prefill_short)
     prefill_folded, // causal: a job pairs a tile near the end of a prompt with one near its start, so that jobs are alike (kernels/prefill_folded)
-    prefill_fp8,    // e4m3 k and v: as prefill, with V transposed by the producer's warpgroup, by a launch before, or given so
+    prefill_fp8,    // e4m3 k and v: as prefill, with V transposed by the producer's warpgroup, for each job or once, or given so
     prefill_fp8_folded,  // e4m3, with jobs as prefill_folded's (kernels/prefill_fp8)
     prefill_mixed,  // 16-bit q, e4m3 k and v: as prefill, with K and V converted to q's type by the producer's warpgroup (kernels/prefill_mixed)
     prefill_widened,  // the same problems: prefill on 16-bit copies of k and v, which a launch before it has made (kernels/prefill_widened)
@@ -48,7 +48,7 @@ struct KernelConfig {
     i32 scale_block = 0;      // prefill_fp8: tokens that share a multiplier of q, k and v, 64 or 128; 0: all of a sequence
     bool v_transposed = false;  // prefill_fp8: v comes as [batch, kv_heads, head_dim, seq], packed [kv_heads, head_dim, tokens]
     bool ahead = false;       // prefill_folded: Q K^T of a block runs beside the softmax of the block before it
-    bool v_turned = false;    // prefill_fp8, dense: a launch before transposes v, with keys in the order in which P's fragments have them
+    bool v_turned = false;    // prefill_fp8, dense: v is transposed once, beside the jobs, with keys in the order in which P's fragments have them
 
     constexpr bool operator==(const KernelConfig&) const = default;
 };
@@ -61,8 +61,10 @@ constexpr bool pairs_keys(const KernelConfig& c) { return v_direct(c) && !c.v_tu
 constexpr bool loads_v_transposed(const KernelConfig& c) { return c.v_transposed || c.v_turned; }
 // Multipliers by blocks of 64 tokens or of 128, as the launch says.
 constexpr bool any_scale_block(const KernelConfig& c) { return c.scale_block == 64 && (c.v_transposed || c.out == Elem::e4m3); }
-// Whether a launch before it copies what it reads: k and v in 16 bits, or v transposed.
-constexpr bool reads_copies(const KernelConfig& c) { return c.family == Family::prefill_widened || c.v_turned; }
+// Whether a launch before it copies what it reads: k and v in 16 bits.
+constexpr bool reads_copies(const KernelConfig& c) { return c.family == Family::prefill_widened; }
+// Whether it takes scratch memory: for those copies, or for v transposed.
+constexpr bool takes_scratch(const KernelConfig& c) { return reads_copies(c) || c.v_turned; }
 // Of the problem's k and v.
 constexpr Elem kv_elem(const KernelConfig& c) { return is_mixed(c.family) ? Elem::e4m3 : c.elem; }
 // Of what TMA loads for them.

@@ -131,6 +131,19 @@ void set_divisors(PrefillParams& a) {
     a.by_last_width = divisor_of(last == 0 ? width : last);
 }
 
+void set_turning(PrefillTurnParams& a, const KernelConfig& c) {
+    const i32 parts = channel_pieces(c);
+    a.kv_heads = a.heads / a.heads_per_kv_head;
+    a.turned_heads = a.batch * a.kv_heads;
+    a.turned_blocks = ceil_div(a.seqlen_kv, piece_tokens());
+    a.turned_width = std::max(a.heads_per_group / a.heads_per_kv_head, 1);
+    const i32 last = a.turned_heads % a.turned_width;
+    a.by_kv_heads = divisor_of(static_cast<u32>(a.kv_heads));
+    a.by_turned_group = divisor_of(static_cast<u32>(a.turned_width * std::max(a.turned_blocks, 1) * parts));
+    a.by_turned_width = divisor_of(static_cast<u32>(a.turned_width * parts));
+    a.by_last_turned_width = divisor_of(static_cast<u32>((last == 0 ? a.turned_width : last) * parts));
+}
+
 }  // namespace
 
 Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
@@ -147,7 +160,7 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     spec.shared_bytes = plan.shared_bytes;
     if (spec.grid == 0) return spec;
 
-    PrefillVtParams& a = spec.params;
+    PrefillTurnParams& a = spec.params;
     if (auto r = set_scales(a, p, t); !r) return r.error();
     a.lse = t.lse.present() ? static_cast<float*>(t.lse.data) : nullptr;
     a.cu_seqlens_q = p.packed ? static_cast<const i32*>(t.cu_seqlens_q.data) : nullptr;
@@ -172,7 +185,10 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     if (c.v_turned) {
         v = turned_view(p);
         v.device = t.v.device;
-        if (spec.scratch_bytes > 0) spec.copying = make_turning(p, t.v, v);
+        spec.v_given = spec_of(t.v, t.q.data, c.elem, false, piece_tokens(), piece_channels());
+        spec.v_stored = transposed_spec_of(v, t.q.data, c, piece_tokens());
+        spec.v_stored.box[1] = piece_channels();
+        set_turning(a, c);
     } else if (spec.scratch_bytes > 0) {
         spec.copying = make_widening(p, t.k, t.v, c.elem);
         k = spec.copying->tensors[1].first;
@@ -208,12 +224,15 @@ KernelConfig without_turning(KernelConfig c) {
     return c;
 }
 
-QuantizeConfig copying_for(const KernelConfig& c) { return c.v_turned ? turning() : widening_to(c.elem); }
+QuantizeConfig copying_for(const KernelConfig& c) { return widening_to(c.elem); }
+
+std::size_t turning_words(const LaunchSpec& spec) {
+    return 2 + static_cast<std::size_t>(spec.params.turned_heads) * static_cast<std::size_t>(spec.params.turned_blocks);
+}
 
 void LaunchSpec::place_scratch(void* memory) {
     if (config.v_turned) {
-        v.base = memory;
-        place_turned(*copying, memory);
+        v.base = v_stored.base = memory;
         return;
     }
     k.base = memory;
@@ -221,11 +240,13 @@ void LaunchSpec::place_scratch(void* memory) {
     place_copies(*copying, memory, static_cast<char*>(memory) + scratch_bytes / 2);
 }
 
-std::array<LaunchSpec::Map, 5> LaunchSpec::maps() const {
-    using P = PrefillVtParams;
+std::array<LaunchSpec::Map, 6> LaunchSpec::maps() const {
+    using P = PrefillTurnParams;
+    const Map q_map{"q", &q, &P::q}, k_map{"k", &k, &P::k}, v_map{"v", &v, &P::v}, o_map{"o", &o, &P::o};
+    if (config.v_turned) return {q_map, k_map, v_map, o_map, Map{"v", &v_given, &P::v_given}, Map{"v", &v_stored, &P::v_stored}};
     Map last;
     if (config.v_transposed) last = config.packed ? Map{"v", &v_edge, &P::v_edge} : Map{"k", &k_odd, &P::k_odd};
-    return {Map{"q", &q, &P::q}, Map{"k", &k, &P::k}, Map{"v", &v, &P::v}, Map{"o", &o, &P::o}, last};
+    return {q_map, k_map, v_map, o_map, last, Map{}};
 }
 
 }  // namespace hopfill::planner

@@ -17,8 +17,9 @@ namespace hopfill::planner {
 // Everything of a launch but the encoded tensor maps, which need the driver (or the emulator): the backend encodes all that maps() names into params.
 struct LaunchSpec {
     KernelConfig config;
-    PrefillVtParams params{};    // params.work_counter is the backend's to set when config.dynamic
+    PrefillTurnParams params{};    // params.work_counter is the backend's to set when config.dynamic
     TensorMapSpec q, k, v, o;
+    TensorMapSpec v_given, v_stored;  // v_turned
     TensorMapSpec k_odd, v_edge; // config.v_transposed: k_odd of dense batches, v_edge of packed ones
     int grid = 0;                // blocks; 0 means that there is nothing to compute
     int threads = 0;
@@ -33,10 +34,10 @@ struct LaunchSpec {
     struct Map {
         const char* tensor = nullptr;
         const TensorMapSpec* from = nullptr;
-        TensorMap PrefillVtParams::*to = nullptr;
+        TensorMap PrefillTurnParams::*to = nullptr;
     };
-    // The last is empty where the kernel has four.
-    std::array<Map, 5> maps() const;
+    // The last ones are empty where the kernel has fewer.
+    std::array<Map, 6> maps() const;
 };
 
 // "prefill_bf16_hd128_causal_m128n128s2": every field of the config, no two configs alike.
@@ -63,6 +64,9 @@ Result<Plan> choose_without_scratch(const AttentionProblem& problem, const Devic
 Result<Plan> replace_without_scratch(const Plan& plan, const DeviceInfo& device);
 // The same with the kernel given; an error when it does not fit the problem.
 Result<Plan> plan_variant(const AttentionProblem& problem, const DeviceInfo& device, int variant);
+
+// Zeroed words of global memory that a launch of a kernel with v_turned counts with.
+std::size_t turning_words(const LaunchSpec& spec);
 
 int shared_bytes(const KernelConfig& config);
 // Of a problem's copies of k and v: 0 but for reads_copies().

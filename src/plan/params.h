@@ -67,13 +67,29 @@ struct PrefillVtParams : PrefillFp8Params {
     TensorMap v_edge;   // packed: v in boxes of 16 tokens
 };
 
-template <bool VTransposed>
+// KernelConfig::v_turned: v's map is of the transposed one, in scratch memory, [batch, kv_heads, head_dim, tokens].
+struct PrefillTurnParams : PrefillVtParams {
+    TensorMap v_given;          // v as the problem has it, in boxes of piece_tokens() by piece_channels()
+    TensorMap v_stored;         // what `v` is of, in such boxes
+    u32* turning;               // {next piece, parties done, pieces done of each block of 128 tokens of each KV head ...}, zero between launches
+    i32 kv_heads;
+    i32 turned_heads;           // KV heads of all sequences
+    i32 turned_blocks;          // of one
+    i32 turned_width;           // heads whose blocks are transposed together, as jobs read them: those of heads_per_group
+    Divisor by_kv_heads, by_turned_group, by_turned_width, by_last_turned_width;  // pieces of a group; of a block of all its heads
+};
+
+template <bool VTransposed, bool Turns>
 struct Fp8ParamsFor {
     using Type = PrefillFp8Params;
 };
 template <>
-struct Fp8ParamsFor<true> {
+struct Fp8ParamsFor<true, false> {
     using Type = PrefillVtParams;
+};
+template <>
+struct Fp8ParamsFor<false, true> {
+    using Type = PrefillTurnParams;
 };
 
 }  // namespace hopfill

@@ -21,8 +21,6 @@ const char* text(QuantizeStage stage) {
             return "round";
         case QuantizeStage::widen:
             return "widen";
-        case QuantizeStage::turn:
-            return "turn";
     }
     return "?";
 }
@@ -85,7 +83,6 @@ std::string kernel_expression(const QuantizeConfig& c) {
 std::vector<QuantizeConfig> quantize_kernels() {
     std::vector<QuantizeConfig> all(std::begin(kQuantizeKernels.config), std::end(kQuantizeKernels.config));
     for (const Elem to : {Elem::bf16, Elem::f16}) all.push_back(widening_to(to));
-    all.push_back(turning());
     return all;
 }
 
@@ -193,31 +190,6 @@ QuantizeLaunch make_widening(const AttentionProblem& problem, const TensorView& 
         launch.tensors.push_back({copy, true});
     }
     return launch;
-}
-
-QuantizeLaunch make_turning(const AttentionProblem& problem, const TensorView& v, const TensorView& out) {
-    QuantizeLaunch launch;
-    launch.config = turning();
-    launch.threads = turn_threads();
-    TurnParams& p = launch.turn;
-    p.in = static_cast<const u8*>(v.data);
-    p.batch = v.strides[0];
-    p.seq = v.strides[1];
-    p.head = v.strides[2];
-    p.out_row = out.strides[2];
-    p.seqlen = static_cast<i32>(problem.max_seqlen_kv);
-    p.heads = static_cast<i32>(problem.kv_heads);
-    p.head_dim = static_cast<i32>(problem.head_dim);
-    p.tiles = ceil_div(p.seqlen, turn_tile(p.head_dim));
-    launch.grid = static_cast<int>(problem.batch) * p.heads * p.tiles;
-    launch.shared_bytes = quantize_shared_bytes(launch.config, p.head_dim);
-    launch.tensors = {{v, false}, {out, true}};
-    return launch;
-}
-
-void place_turned(QuantizeLaunch& turning, void* out) {
-    turning.turn.out = static_cast<u8*>(out);
-    turning.tensors[1].first.data = out;
 }
 
 void place_copies(QuantizeLaunch& widening, void* k, void* v) {

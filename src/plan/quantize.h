@@ -23,7 +23,6 @@ struct QuantizeLaunch {
     QuantizeConfig config;
     QuantizeParams params{};
     WidenParams widen{};  // of QuantizeStage::widen, in place of params
-    TurnParams turn{};    // of QuantizeStage::turn
     int grid = 0, threads = 0, shared_bytes = 0;
     // What the launch may touch, for the emulator: tensor and whether it writes it.
     std::vector<std::pair<TensorView, bool>> tensors;
@@ -42,9 +41,5 @@ Result<std::vector<QuantizeLaunch>> make_launches(const AttentionProblem& proble
 // Copies of k and v, which are not empty, in 16 bits and without gaps. Where they go, place_copies() says.
 QuantizeLaunch make_widening(const AttentionProblem& problem, const TensorView& k, const TensorView& v, Elem to);
 void place_copies(QuantizeLaunch& widening, void* k, void* v);
-
-// A copy of dense v, which is not empty, in `out`, [batch, kv_heads, head_dim, tokens] (turned_view()), whose place place_turned() says.
-QuantizeLaunch make_turning(const AttentionProblem& problem, const TensorView& v, const TensorView& out);
-void place_turned(QuantizeLaunch& turning, void* out);
 
 }  // namespace hopfill::planner

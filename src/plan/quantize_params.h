@@ -12,7 +12,6 @@ enum class QuantizeStage : u8 {
     greatest,  // such scales rise to the greatest magnitude over 448
     round,     // numbers over their scale, rounded; scales by block of tokens are found on the way
     widen,     // the way back, without scales: e4m3 K and V as 16-bit numbers, for prefill_widened
-    turn,      // e4m3 V transposed, for kernels that read it so (KernelConfig::v_turned)
 };
 
 // What a kernel has besides one scale for all that it holds: registers are bytes in flight here.
@@ -24,7 +23,7 @@ enum class QuantizeExtra : u8 {
 
 struct QuantizeConfig {
     QuantizeStage stage = QuantizeStage::round;
-    Elem elem = Elem::bf16;  // of the input; widen: of the output; turn: of both
+    Elem elem = Elem::bf16;  // of the input; widen: of the output
     QuantizeExtra extra = QuantizeExtra::none;
     bool transposed = false;  // round: the output is [heads, channels, tokens]
     bool wide = false;        // a tile of twice the size: a scale for 128 tokens of more than 128 channels
@@ -63,9 +62,6 @@ constexpr QuantizeKernels kQuantizeKernels = make_quantize_kernels();
 
 // And the one that does the opposite.
 constexpr QuantizeConfig widening_to(Elem e) { return {QuantizeStage::widen, e, QuantizeExtra::none, false, false}; }
-
-// And the one that changes no number.
-constexpr QuantizeConfig turning() { return {QuantizeStage::turn, Elem::e4m3, QuantizeExtra::none, false, false}; }
 
 // What shares a scale: ScaleKind of include/hopfill/attention.h, without `none`.
 enum class QuantizeScale : u8 { tensor, head, sequence, block, channel };
@@ -112,17 +108,6 @@ struct WidenParams {
     i32 tiles;           // of a tensor; the grid has the first one's, then the second's
 };
 
-// What `turn` copies: dense e4m3 V, [batch, seq, heads, head_dim], and its copy, [batch, heads, head_dim, seq] without gaps but between rows. Strides
-// in elements.
-struct TurnParams {
-    const u8* in;
-    u8* out;
-    i64 batch, seq, head;  // of in
-    i64 out_row;           // of out, from a channel to the next: a multiple of 16
-    i32 seqlen, heads, head_dim;
-    i32 tiles;             // of turn_tile() tokens, of a sequence
-};
-
 template <QuantizeStage S>
 struct QuantizeParamsFor {
     using Type = QuantizeParams;
@@ -131,11 +116,6 @@ template <>
 struct QuantizeParamsFor<QuantizeStage::widen> {
     using Type = WidenParams;
 };
-template <>
-struct QuantizeParamsFor<QuantizeStage::turn> {
-    using Type = TurnParams;
-};
-
 // (Functions, as one more variable would change the keys of kernels that see it.)
 constexpr i32 widen_vector() { return 8; }  // elements of a thread: one 8-byte load, one 16-byte store, so that a warp's are whole lines
 constexpr i32 widen_slots() { return 4; }   // loads that a thread has in flight
@@ -145,16 +125,6 @@ constexpr i32 widen_tile(i32 vectors_of_token) {
     const i32 tokens = kQuantizeThreads * widen_slots() / vectors_of_token;
     return tokens > 1 ? tokens : 1;
 }
-
-// Tokens whose V^T a thread writes at once: 16 bytes of each of four channels.
-constexpr i32 turn_keys() { return 16; }
-constexpr i32 turn_channels() { return 4; }
-// Threads of a thread block, and its tokens: 16 KB where there are 64, 128 or 256 channels, so that one block loads while others store.
-constexpr i32 turn_threads() { return 256; }
-constexpr i32 turn_tile(i32 head_dim) { return head_dim <= 64 ? 256 : head_dim <= 128 ? 128 : 64; }
-// Where a row of a tile's bytes starts in shared memory: 16 rows on, four banks on (eight in a tile of 64), so that a warp that reads a word of each
-// of 8 (4) rows 16 apart, at four (eight) times four channels, meets each bank once.
-constexpr i32 turn_row_offset(i32 row, i32 head_dim) { return row * head_dim + row / turn_keys() * (head_dim > 128 ? 32 : 16); }
 
 // A tile of a ragged batch is found by bisection: tiles of sequence s start at cu_seqlens[s] / tile + s, which leaves each sequence enough of them.
 constexpr i64 quantize_tiles(i64 batch, i64 seqlen, i64 tokens, i64 tile, bool packed) {
@@ -169,8 +139,7 @@ constexpr i32 quantize_tile(i32 head_dim, bool wide) { return wide || (head_dim 
 constexpr i32 quantize_row_offset(i32 row, i32 head_dim) { return row * head_dim + row / 8 * (head_dim > 128 ? 16 : 8); }
 
 // Threads of a block, and blocks that a multiprocessor is to hold at once, with registers for them.
-constexpr i32 quantize_threads(QuantizeConfig c) { return c.stage == QuantizeStage::turn ? turn_threads() : kQuantizeThreads; }
-constexpr i32 quantize_blocks(QuantizeConfig c) { return c.stage == QuantizeStage::turn ? 4 : c.wide ? 1 : 2; }
+constexpr i32 quantize_blocks(QuantizeConfig c) { return c.wide ? 1 : 2; }
 
 // Dynamic shared memory: maxima of the warps and inverse scales, then a tile's bytes; or 9 floats of each thread, by channel.
 constexpr i32 kQuantizeScratch = (kQuantizeThreads / 32 + 1) * kQuantizeGroups * 4;
@@ -178,7 +147,6 @@ constexpr i32 kQuantizeScratch = (kQuantizeThreads / 32 + 1) * kQuantizeGroups *
 constexpr i32 quantize_shared_bytes(QuantizeConfig c, i32 head_dim) {
     const i32 turned = c.transposed ? quantize_row_offset(quantize_tile(head_dim, c.wide), head_dim) : 0;
     if (c.stage == QuantizeStage::widen) return 0;
-    if (c.stage == QuantizeStage::turn) return turn_row_offset(turn_tile(head_dim), head_dim);
     if (c.stage == QuantizeStage::round) return kQuantizeScratch + turned;
     return kQuantizeThreads * (kQuantizeVector + 1) * 4;
 }

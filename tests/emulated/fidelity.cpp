@@ -65,15 +65,6 @@ Observation observe(const WidenWorkload& workload, const WidenCase& c, const std
     return {fmt::format("{} d{} h{} b{} s{}", c.name, c.head_dim, c.heads, c.batch, c.seq), key, workload.output()};
 }
 
-Observation observe(const TurnWorkload& workload, const TurnCase& c, const std::string& key) {
-    return {fmt::format("{} d{} h{} b{} s{}", c.name, c.head_dim, c.heads, c.batch, c.seq), key, workload.output()};
-}
-
-std::string key_of(const TurnCase&, const InstructionKernels& kernels) {
-    const auto found = kernels.find(planner::kernel_name(turning()));
-    return found == kernels.end() ? "" : found->second.key;
-}
-
 std::string key_of(const WidenCase& c, const InstructionKernels& kernels) {
     const auto found = kernels.find(planner::kernel_name(widening_to(c.f16 ? Elem::f16 : Elem::bf16)));
     return found == kernels.end() ? "" : found->second.key;

@@ -25,11 +25,9 @@ std::vector<Observation> observe(const Workload& workload, const Case& c, const 
 
 Observation observe(const QuantizeWorkload& workload, const QuantizeCase& c, const std::string& key);
 Observation observe(const WidenWorkload& workload, const WidenCase& c, const std::string& key);
-Observation observe(const TurnWorkload& workload, const TurnCase& c, const std::string& key);
 // One key of all kernels that a quantiser's launches name, whose own are in `kernels`; empty when one is missing.
 std::string key_of(QuantizeWorkload& workload, const InstructionKernels& kernels);
 std::string key_of(const WidenCase& c, const InstructionKernels& kernels);
-std::string key_of(const TurnCase& c, const InstructionKernels& kernels);
 
 Judge judge_of(const std::string& name);
 

@@ -282,6 +282,22 @@ void atomic_kernel(HOPFILL_GRID_CONSTANT const SharedParams p) {
     sm90::atomic_max(reinterpret_cast<float*>(p.out + 1 + Threads), sm90::bits_float(sm90::load_global(p.in + thread)));
 }
 
+// A warp waits until 32 others have each counted and stored a word, and takes another lane's.
+template <i32 Threads = 64>
+HOPFILL_KERNEL(Threads)
+void wait_global_kernel(HOPFILL_GRID_CONSTANT const SharedParams p) {
+    const u32 thread = sm90::thread_index();
+    if (thread < 32) {
+        sm90::store_global(p.out + 1 + thread, sm90::load_global(p.in + thread));
+        sm90::fence_device();
+        sm90::atomic_add(p.out, 1u);
+    } else {
+        sm90::wait_global(p.out, 32);
+        sm90::fence_async_global();
+        sm90::store_global(p.out + 1 + thread, sm90::load_global(p.out + 1 + (thread ^ 37)));
+    }
+}
+
 // Sixteen bytes at once, in odd lanes eight, from global to shared memory, to another lane, and back.
 template <i32 Threads = 32>
 HOPFILL_KERNEL(Threads)

@@ -75,7 +75,7 @@ constexpr int find(const Wanted& w) {
 }
 
 template <int Row>
-void kernel(const PrefillVtParams& p) {
+void kernel(const PrefillTurnParams& p) {
     if constexpr (at(Row).family == Family::prefill)
         prefill_kernel<at(Row)>(p);
     else if constexpr (at(Row).family == Family::prefill_folded)
@@ -103,13 +103,10 @@ emulator::Options options_of(int seed) {
     return options;
 }
 
-// What is launched before kernels that read copies: of e4m3 ones V turned.
+// What is launched before kernels that read copies.
 template <Elem E>
-void copying(const planner::QuantizeLaunch& launch) {
-    if constexpr (E == Elem::e4m3)
-        quantize_kernel<turning()>(launch.turn);
-    else
-        quantize_kernel<widening_to(E)>(launch.widen);
+void copying([[maybe_unused]] const planner::QuantizeLaunch& launch) {
+    if constexpr (E != Elem::e4m3) quantize_kernel<widening_to(E)>(launch.widen);
 }
 
 template <int Row>
@@ -171,11 +168,6 @@ void check_widening(int first, int count) {
         if (c.f16 == (E == Elem::f16)) check_launches(testing::WidenWorkload(c), first, count, [](const QuantizeConfig&) { return copying<E>; });
 }
 
-void check_turning(int first, int count) {
-    for (const testing::TurnCase& c : testing::turn_cases())
-        check_launches(testing::TurnWorkload(c), first, count, [](const QuantizeConfig&) { return copying<Elem::e4m3>; });
-}
-
 template <int Config>
 void check_config(int first, int count) {
     if constexpr (Config < kPlanned) {
@@ -184,7 +176,6 @@ void check_config(int first, int count) {
         constexpr Elem kElem = Config == kPlanned ? Elem::bf16 : Elem::f16;
         check_quantizers<kElem>(first, count);
         check_widening<kElem>(first, count);
-        if constexpr (kElem == Elem::bf16) check_turning(first, count);
     }
 }
 

@@ -90,32 +90,4 @@ private:
     Memory memory_, expected_;
 };
 
-// The launch that makes a transposed copy of e4m3 V, alone: every number there is, rows and heads with gaps.
-struct TurnCase {
-    std::string name;
-    int batch = 1, seq = 1, heads = 2, head_dim = 64;
-};
-std::vector<TurnCase> turn_cases();
-
-class TurnWorkload {
-public:
-    explicit TurnWorkload(const TurnCase& c);
-    Outcome run(const emulator::Options& options, const QuantizeWorkload::Runner& runner);
-
-    // As WidenWorkload's.
-    struct Memory {
-        std::vector<std::uint8_t> v, out;
-    };
-    Memory& poisoned();
-    planner::QuantizeLaunch launch(void* v, void* out) const;
-    const std::vector<std::uint8_t>& output() const { return memory_.out; }
-
-private:
-    TurnCase c_;
-    AttentionProblem problem_;
-    TensorView v_, out_;
-    Memory memory_;
-    std::vector<std::uint8_t> expected_;
-};
-
 }  // namespace hopfill::testing

@@ -33,6 +33,8 @@ void add_shared_cases(std::vector<InstructionCase>& cases) {
     // No bytes that make NaNs of floats.
     for (u32& x : words) x = static_cast<u32>(random.next()) & 0x3fffffffu;
     add(cases, "atomic add, max", "atomic", 128, 0, positive, 130, [](const void* p) { instructions::atomic_kernel<128>(of(p)); });
+    add(cases, "wait for a word of global memory", "wait_global", 64, 0, words, 65,
+        [](const void* p) { instructions::wait_global_kernel<64>(of(p)); });
     add(cases, "vector of 16 and 8 bytes", "vector", 32, 512, words, 128, [](const void* p) { instructions::vector_kernel<32>(of(p)); });
     add(cases, "shared16 words", "shared16", 32, 512, words, 128, [](const void* p) { instructions::shared16_kernel<32>(of(p)); });
     add(cases, "elect one", "elect", 32, 0, words, 32, [](const void* p) { instructions::elect_kernel<32>(of(p)); });

@@ -76,7 +76,7 @@ std::vector<Case> long_job_cases() {
 }
 INSTANTIATE_TEST_SUITE_P(LongJobs, Kernels, ::testing::ValuesIn(long_job_cases()), [](const auto& info) { return info.param.name; });
 
-// V transposed by a launch before or on its way: the same products in the same order, so that either can take the other's place.
+// V transposed once or on its way: the same products in the same order, so that either can take the other's place.
 TEST(Kernels, GiveTheSameBitsWhoeverTransposesV) {
     int compared = 0;
     for (const Case& c : family_cases()) {

@@ -129,10 +129,6 @@ TEST(Fidelity, KernelsGiveWhatTheGpuGave) {
         WidenWorkload workload(c);
         judge(workload, c, key_of(c, images));
     }
-    for (const TurnCase& c : turn_cases()) {
-        TurnWorkload workload(c);
-        judge(workload, c, key_of(c, images));
-    }
     fmt::print("kernels: {}\n", text_of(count, gpu));
     for (const std::string& name : without) fmt::print("  {} has no GPU's output to compare with\n", name);
 }

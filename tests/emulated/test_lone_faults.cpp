@@ -63,6 +63,23 @@ TEST(Mbarriers, OverArrival) {
     }
 }
 
+// A warp that arrives at the block's barrier without waiting.
+TEST(NamedBarriers, ArriveAtTheBlocksOwn) {
+    const auto run = [](u32 id) {
+        const auto kernel = [id] {
+            if (sm90::thread_index() < 32)
+                sm90::named_barrier_arrive(id, 64);
+            else if (id == 0)
+                sm90::sync_block();
+            else
+                sm90::named_barrier_sync(id, 64);
+        };
+        return emulator::emulate({1, 64, 64, 0, {}}, kernel);
+    };
+    EXPECT_EQ(kind_of(run(0)), "barrier-count");
+    EXPECT_EQ(kind_of(run(3)), "clean");
+}
+
 // A branch that no sum of exponentials takes.
 TEST(Traps, AreTakenByNegativeSumsAlone) {
     for (const float sum : {-1.0f, 0.0f, -0.0f, 3.0f, NAN}) {
@@ -123,6 +140,58 @@ TEST(GlobalWords, ResetWhileOthersMayStillDraw) {
     for (std::uint64_t seed = 0; seed < 12; ++seed) {
         EXPECT_EQ(run(true, seed), "clean");
         EXPECT_EQ(run(false, seed), "race");
+    }
+}
+
+// A block stores by TMA what others load: what each side has to do for that, one thing left out.
+TEST(GlobalWords, HandOverWhatTmaStores) {
+    enum Missing { nothing, store_wait, fence, count, wait, async_fence };
+    const auto run = [](Missing missing, std::uint64_t seed) {
+        std::vector<float> data(64);
+        std::vector<u32> words(1);
+        const TensorMap map = map_2d(data.data(), 32, 2, 32, 2, Swizzle::none, Elem::f32);
+        const auto kernel = [&] {
+            u8* const shared = sm90::shared_memory();
+            u64* const bar = reinterpret_cast<u64*>(shared + 256);
+            const u32 lane = sm90::thread_index();
+            if (sm90::block_index() == 0) {
+                for (i32 i = 0; i < 2; ++i) sm90::store_shared(reinterpret_cast<float*>(shared) + 32 * i + lane, 1.0f);
+                sm90::fence_async_shared();
+                sm90::sync_warp();
+                if (lane != 0) return;
+                sm90::tma_store(&map, shared, {0, 0, 0, 0, 0});
+                sm90::tma_store_commit();
+                if (missing == store_wait)
+                    sm90::tma_store_wait_read<0>();
+                else
+                    sm90::tma_store_wait<0>();
+                if (missing != fence) sm90::fence_device();
+                if (missing != count) sm90::atomic_add(words.data(), 1u);
+                return;
+            }
+            if (lane != 0) return;
+            sm90::mbarrier_init(bar, 1);
+            sm90::fence_mbarrier_init();
+            if (missing != wait) sm90::wait_global(words.data(), 1);
+            if (missing != async_fence) sm90::fence_async_global();
+            sm90::mbarrier_arrive_expect_bytes(bar, 256);
+            sm90::tma_load(shared, &map, bar, {0, 0, 0, 0, 0});
+            sm90::mbarrier_wait(bar, 0);
+            for (i32 i = 0; i < 64; ++i) EXPECT_EQ(sm90::load_shared(reinterpret_cast<const float*>(shared) + i), 1.0f);
+        };
+        emulator::Buffer handed = buffer("data", data, true);
+        handed.handed_over = true;
+        return emulator::emulate({3, 32, 512, 0, {handed, buffer("words", words, true)}}, kernel, {.seed = seed});
+    };
+    for (std::uint64_t seed = 0; seed < 12; ++seed) {
+        EXPECT_EQ(kind_of(run(nothing, seed)), "clean");
+        EXPECT_EQ(kind_of(run(store_wait, seed)), "race");
+        EXPECT_EQ(kind_of(run(fence, seed)), "race");
+        EXPECT_EQ(kind_of(run(async_fence, seed)), "missing-proxy-fence");
+        EXPECT_THAT(kind_of(run(wait, seed)), ::testing::AnyOf("race", "uninitialised-read"));
+        const Report stuck = run(count, seed);
+        EXPECT_EQ(kind_of(stuck), "deadlock");
+        EXPECT_THAT(text_of(stuck), ::testing::HasSubstr("waits for a word of global memory to reach 1"));
     }
 }
 

@@ -33,14 +33,5 @@ TEST_P(Widening, IsCleanAndExactUnderEverySchedule) {
 
 INSTANTIATE_TEST_SUITE_P(Table, Widening, ::testing::ValuesIn(widen_cases()), [](const auto& info) { return info.param.name; });
 
-class Turning : public ::testing::TestWithParam<TurnCase> {};
-
-TEST_P(Turning, IsCleanAndExactUnderEverySchedule) {
-    TurnWorkload work(GetParam());
-    expect_clean(work);
-}
-
-INSTANTIATE_TEST_SUITE_P(Table, Turning, ::testing::ValuesIn(turn_cases()), [](const auto& info) { return info.param.name; });
-
 }  // namespace
 }  // namespace hopfill::testing

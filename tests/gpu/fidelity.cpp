@@ -171,19 +171,6 @@ Result<std::vector<Observation>> run_widening(const WidenCase& c, const std::str
     return std::vector{observe(workload, c, key)};
 }
 
-Result<std::vector<Observation>> run_turning(const TurnCase& c, const std::string& key) {
-    TurnWorkload workload(c);
-    TurnWorkload::Memory& m = workload.poisoned();
-    Mirror memory;
-    const auto v = memory.add(m.v.data(), m.v.size()), out = memory.add(m.out.data(), m.out.size());
-    for (const auto* p : {&v, &out})
-        if (!*p) return p->error();
-    if (auto r = cuda::launch(workload.launch(*v, *out), nullptr); !r) return r.error();
-    if (auto r = cuda::synchronize(nullptr); !r) return r.error();
-    if (auto r = cuda::download(m.out.data(), *out, m.out.size()); !r) return r.error();
-    return std::vector{observe(workload, c, key)};
-}
-
 struct Task {
     std::string name, key;
     bool instruction;
@@ -218,11 +205,6 @@ Result<std::vector<Task>> all_tasks(const InstructionKernels& kernels) {
         const std::string key = key_of(c, kernels);
         if (key.empty()) return Error{Code::internal, c.name, "has a kernel that is not in instructions.bin"};
         tasks.push_back({c.name, key, false, [c, key] { return run_widening(c, key); }});
-    }
-    for (const TurnCase& c : turn_cases()) {
-        const std::string key = key_of(c, kernels);
-        if (key.empty()) return Error{Code::internal, c.name, "has a kernel that is not in instructions.bin"};
-        tasks.push_back({c.name, key, false, [c, key] { return run_turning(c, key); }});
     }
     return tasks;
 }

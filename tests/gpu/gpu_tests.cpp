@@ -4,6 +4,7 @@
 //   HOPFILL_GRID_LIMIT     run only this many cases of the grid, spread over it (and write no evidence)
 //   HOPFILL_GRID_ONLY      run only cases in whose text this regular expression has a match, for instance '^(bf16|f16) ' where the other kernels
 //                          have not changed; kernels that are without a case then get no evidence
+//   HOPFILL_GRID_KERNELS   run only the cases of kernels in whose name this regular expression has a match, none of the planner's choices among them
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -149,6 +150,11 @@ Result<int> same_bits(int variant, const DeviceInfo& device, const std::string& 
 TEST_F(Gpu, EvidenceGrid) {
     std::vector<Task> tasks = all_tasks();
     const std::string limit = variable("HOPFILL_GRID_LIMIT"), only = variable("HOPFILL_GRID_ONLY");
+    const std::string kernels = variable("HOPFILL_GRID_KERNELS");
+    if (!kernels.empty())
+        std::erase_if(tasks, [e = std::regex(kernels)](const Task& t) {
+            return t.variant < 0 || !std::regex_search(planner::kernel_name(planner::kernel_at(t.variant)), e);
+        });
     if (!only.empty()) std::erase_if(tasks, [e = std::regex(only)](const Task& t) { return !std::regex_search(check::to_string(t.c), e); });
     if (!limit.empty()) {
         const std::size_t keep = std::max<std::size_t>(1, static_cast<std::size_t>(std::atoi(limit.c_str()))),
@@ -184,7 +190,7 @@ TEST_F(Gpu, EvidenceGrid) {
     for (const KernelInfo& k : cuda::catalogue()) {
         auto found = by_kernel.find(k.name);
         if (found == by_kernel.end()) {
-            EXPECT_TRUE(!limit.empty() || !only.empty() || failures.contains(k.name)) << "no case of the grid runs " << k.name;
+            EXPECT_TRUE(!limit.empty() || !only.empty() || !kernels.empty() || failures.contains(k.name)) << "no case of the grid runs " << k.name;
             continue;
         }
         Evidence& e = found->second;

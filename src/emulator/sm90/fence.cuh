@@ -5,6 +5,7 @@
 
 namespace hopfill::sm90 {
 
+HOPFILL_INLINE void fence_async_global() { emulator::fence_async_global(); }
 HOPFILL_INLINE void fence_async_shared(Site at = Site::current()) { emulator::fence_async_shared(at); }
 
 }  // namespace hopfill::sm90

@@ -61,6 +61,7 @@ HOPFILL_INLINE void wait_for_previous_launch(Site at = Site::current()) { emulat
 HOPFILL_INLINE void let_next_launch_start() {}
 
 HOPFILL_INLINE u32 atomic_add(u32* p, u32 v, Site at = Site::current()) { return emulator::global_add(p, v, at); }
+HOPFILL_INLINE void wait_global(const u32* p, u32 least, Site at = Site::current()) { emulator::wait_global(p, least, at); }
 HOPFILL_INLINE void fence_device() { emulator::fence_device(); }
 
 }  // namespace hopfill::sm90

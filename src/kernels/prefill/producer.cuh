@@ -4,6 +4,7 @@
 
 #include "prefill/job.cuh"
 #include "prefill/shared.cuh"
+#include "prefill_fp8/turned.cuh"
 #include "sm90/tma.cuh"
 
 namespace hopfill {
@@ -199,6 +200,9 @@ struct StreamProducer : Producer<C> {
         }
         source.finish();
         if (!end_early() && leader) this->publish_end();
+        if constexpr (C.v_turned) {
+            finish_turning<C>(turn_params(), leader);
+        }
     }
 
 private:
@@ -210,6 +214,7 @@ private:
 
     HOPFILL_INLINE void load_last_v(const Blocks& b) { load_v(b, b.first); }
 
+    HOPFILL_INLINE const PrefillTurnParams& turn_params() const { return static_cast<const PrefillTurnParams&>(this->params); }
     HOPFILL_INLINE const PrefillVtParams& vt_params() const { return static_cast<const PrefillVtParams&>(this->params); }
 
     // The block's even rows, then its odd ones (tile/fragment.cuh).
@@ -228,6 +233,7 @@ private:
     // Of a ragged sequence from the last multiple of 16 bytes on, and 16 keys more: TMA begins nowhere else.
     HOPFILL_INLINE void load_transposed_v(const Blocks& b, i32 n) {
         const i32 first = n * C.tile_n + (C.packed ? (b.at.row + b.at.c3 - kWrap<C>) / edge_keys() * edge_keys() : 0);
+        if constexpr (C.v_turned) wait_turned<C>(turn_params(), b.at.c3, b.kv_head, n);
         v.wait_empty();
         sm90::mbarrier_arrive_expect_bytes(v.full_barrier(), v_block_bytes(C, kGeometry));
         u8* to;

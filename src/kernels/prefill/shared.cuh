@@ -41,6 +41,7 @@ constexpr i32 kNoMoreJobs = -1;  // as Job::blocks
 enum NamedBarrier : u32 {
     kTurn = 1,      // + warpgroup: whose turn it is to issue matrix products (pingpong); 128 threads wait, 128 of the one before arrive
     kEpilogue = 5,  // + warpgroup: its 128 threads, around the staged output
+    kTurner = 8,    // prefill_fp8: the warps that transpose V for all blocks
 };
 
 // The first turn is warpgroup 0's: it gives itself the arrival that its predecessor would have made, and takes the one that the last warpgroup's
@@ -63,7 +64,7 @@ struct Shared {
     static constexpr Geometry kGeometry = geometry(C);
     static constexpr bool kSplit = C.family == Family::prefill_short;
     // prefill_fp8: warps of the producer's warpgroup that write V^T, or, where TMA does, the multipliers of blocks beside it.
-    static constexpr i32 transposers() { return kGeometry.vt_stages == 0 ? 0 : !v_direct(C) ? 3 : C.scale_block != 0 ? 1 : 0; }
+    static constexpr i32 transposers() { return kGeometry.vt_stages == 0 || C.v_turned ? 0 : !v_direct(C) ? 3 : C.scale_block != 0 ? 1 : 0; }
     static constexpr i32 converters() { return kGeometry.raw_stages > 0 ? 3 : 0; }  // prefill_mixed: the producer's warpgroup but for its first warp
     static constexpr i32 kRowGroups = kSplit ? 1 : C.consumers;
     u8* base;
@@ -122,6 +123,10 @@ struct Shared {
     HOPFILL_INLINE u64* job_full() const { return barrier(kJobs); }
     HOPFILL_INLINE u64* job_empty() const { return barrier(kJobs + kJobSlots); }
     HOPFILL_INLINE u64* draw() const { return barrier(kJobs + 2 * kJobSlots); }
+    // v_turned: what the turning warps wait for, and whether it is anything.
+    HOPFILL_INLINE u64* turn_full() const { return barrier(kJobs + 2 * kJobSlots); }
+    HOPFILL_INLINE u32* turn_word() const { return reinterpret_cast<u32*>(barrier(kJobs + 2 * kJobSlots + 1)); }
+    HOPFILL_INLINE u8* turn(i32 slot) const { return base + kGeometry.merge + slot * piece_bytes(); }
     HOPFILL_INLINE u64* merge_full(u32 warpgroup) const { return barrier(kJobs + 2 * kJobSlots + 2 * (warpgroup - 1)); }
     HOPFILL_INLINE u64* merge_empty(u32 warpgroup) const { return merge_full(warpgroup) + 1; }
 
@@ -141,6 +146,7 @@ struct Shared {
         }
         init_ring(job_full(), kJobSlots, 4 * C.consumers + transposers() + converters() + (schedules(C) ? 1 : 0));
         if constexpr (schedules(C)) sm90::mbarrier_init(draw(), 1);
+        if constexpr (C.v_turned) sm90::mbarrier_init(turn_full(), 2);
         if constexpr (kSplit) {
             for (i32 w = 1; w < C.consumers; ++w) {
                 sm90::mbarrier_init(merge_full(w), 4);

@@ -9,18 +9,21 @@
 #include "prefill_fp8/consumer_three.cuh"
 #include "prefill_fp8/consumer_wide.cuh"
 #include "prefill_fp8/transpose.cuh"
+#include "prefill_fp8/turner.cuh"
 
 namespace hopfill {
 
 template <KernelConfig C>
 HOPFILL_KERNEL(geometry(C).threads)
-void prefill_fp8_kernel(HOPFILL_GRID_CONSTANT const typename Fp8ParamsFor<C.v_transposed>::Type params) {
+void prefill_fp8_kernel(HOPFILL_GRID_CONSTANT const typename Fp8ParamsFor<C.v_transposed, C.v_turned>::Type params) {
     static_assert(C.elem == Elem::e4m3 && C.tile_n % 64 == 0 && C.head_dim % 64 == 0 && (C.consumers == 2 || C.consumers == 3));
     run_block<C, StreamProducer<C, DescribeScales<C>>>(
         params,
         [&](const Shared<C>& shared, u32 warp) {
             constexpr u32 kTransposers = Shared<C>::transposers();
-            if (kTransposers == 3 || warp <= kTransposers) {
+            if constexpr (C.v_turned) {
+                Turner<C>(params, shared, warp - 1).run();
+            } else if (kTransposers == 3 || warp <= kTransposers) {
                 sm90::wait_for_previous_launch();
                 Transposer<C>(params, shared, static_cast<i32>(warp) - 1).run();
             }

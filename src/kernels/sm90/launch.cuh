@@ -71,6 +71,15 @@ HOPFILL_INLINE void let_next_launch_start() { asm volatile("griddepcontrol.launc
 
 // Relaxed, device scope; returns the old value.
 HOPFILL_INLINE u32 atomic_add(u32* p, u32 v) { return atomicAdd(p, v); }
+// Until *p is `least` or more (acquire, device scope).
+HOPFILL_INLINE void wait_global(const u32* p, u32 least) {
+    u32 v;
+    for (;;) {
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];\n" : "=r"(v) : "l"(p) : "memory");
+        if (v >= least) return;
+        __nanosleep(32);
+    }
+}
 // The release half of a hand-over between blocks: earlier writes are seen by whoever sees a later atomic.
 HOPFILL_INLINE void fence_device() { __threadfence(); }
 

@@ -1,4 +1,4 @@
-// FP8 attention on values that a launch before transposes: strided, with NaNs beside and among them, of head dimensions that TMA pads, with
+// FP8 attention on values that are transposed once, in memory: strided, with NaNs beside and among them, of head dimensions that TMA pads, with
 // multipliers of every kind that these kernels take, judged as any other.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
