@@ -71,8 +71,8 @@ Result<void> load(const KernelConfig& config) {
 
 namespace {
 
-// The copies, then the kernel on them. Whatever fails, the memory goes back.
-Result<void> launch_on_copies(const planner::LaunchSpec& spec, Stream stream, LaunchOptions options) {
+// The copies, if a launch makes them, then the kernel. Whatever fails, the memory goes back.
+Result<void> launch_in_scratch(const planner::LaunchSpec& spec, Stream stream, LaunchOptions options) {
     const auto opened = driver();
     if (!opened) return opened.error();
     const Driver& cu = **opened;
@@ -99,7 +99,7 @@ Result<void> launch_on_copies(const planner::LaunchSpec& spec, Stream stream, La
 
 Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOptions options) {
     if (spec.grid == 0) return {};
-    if (spec.scratch_bytes > 0) return launch_on_copies(spec, stream, options);
+    if (spec.scratch_bytes > 0) return launch_in_scratch(spec, stream, options);
     const auto opened = driver();
     if (!opened) return opened.error();
     const Driver& cu = **opened;

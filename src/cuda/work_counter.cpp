@@ -33,22 +33,31 @@ Counters& counters() {
     return *c;
 }
 
-Result<void> refill(const Driver& cu, Pool& pool) {
+// Zeroed sectors.
+Result<CUdeviceptr> allocate(const Driver& cu, std::size_t sectors) {
     const RelaxedCapture relaxed(cu);
     // On a stream of its own: the default stream would wait for, or break, a capture.
     CUstream stream = nullptr;
     CUdeviceptr chunk = 0;
-    if (auto r = cu.check(cu.cuMemAlloc(&chunk, kChunk * kStride), "cuMemAlloc (work counters)"); !r) return r;
-    if (auto r = cu.check(cu.cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate"); !r) return r;
-    auto zeroed = cu.check(cu.cuMemsetD8Async(chunk, 0, kChunk * kStride, stream), "cuMemsetD8Async");
+    if (auto r = cu.check(cu.cuMemAlloc(&chunk, sectors * kStride), "cuMemAlloc (work counters)"); !r) return r.error();
+    if (auto r = cu.check(cu.cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate"); !r) return r.error();
+    auto zeroed = cu.check(cu.cuMemsetD8Async(chunk, 0, sectors * kStride, stream), "cuMemsetD8Async");
     if (zeroed) zeroed = cu.check(cu.cuStreamSynchronize(stream), "cuStreamSynchronize");
     cu.cuStreamDestroy(stream);
-    if (!zeroed) return zeroed;
-    pool = {chunk, kChunk};
+    if (!zeroed) return zeroed.error();
+    return chunk;
+}
+
+Result<void> refill(const Driver& cu, Pool& pool) {
+    const auto chunk = allocate(cu, kChunk);
+    if (!chunk) return chunk.error();
+    pool = {*chunk, kChunk};
     return {};
 }
 
+// What is more than 1 KB is allocated by itself, so that little of a chunk is lost where the next one begins.
 Result<CUdeviceptr> take(const Driver& cu, Pool& pool, std::size_t sectors = 1) {
+    if (sectors > kChunk / 256) return allocate(cu, sectors);
     if (pool.left < sectors)
         if (auto r = refill(cu, pool); !r) return r.error();
     const CUdeviceptr counter = pool.next;
@@ -92,19 +101,22 @@ Result<CUdeviceptr> work_counter(const Driver& cu, unsigned long long context, C
 }
 
 Result<CUdeviceptr> counting_words(const Driver& cu, unsigned long long context, CUstream stream, std::size_t words) {
-    const std::size_t sectors = std::bit_ceil((words * 4 + kStride - 1) / kStride);
-    if (sectors > kChunk) return Error{Code::device, kScratch, fmt::format("{} words that count cannot be had", words)};
+    const std::size_t sectors = (words * 4 + kStride - 1) / kStride;
     const auto id = id_of(cu, stream);
     if (!id) return id.error();
+    const auto or_do_without = [](Result<CUdeviceptr> taken) {
+        return taken ? taken : Error{taken.error().code, kScratch, fmt::format("words to count with cannot be had: {}", taken.error().text())};
+    };
     std::lock_guard lock(counters().mutex);
     Pool& pool = counters().pools[context];
-    if (!*id) return take(cu, pool, sectors);
+    if (!*id) return or_do_without(take(cu, pool, sectors));
     auto& [address, kept] = counters().words_of_stream[{context, **id}];
     if (kept < sectors) {
-        auto taken = take(cu, pool, sectors);
+        // Room to grow: what a stream had before stays with the launches that still use it.
+        const auto taken = or_do_without(take(cu, pool, std::bit_ceil(sectors)));
         if (!taken) return taken;
         address = *taken;
-        kept = sectors;
+        kept = std::bit_ceil(sectors);
     }
     return address;
 }

@@ -208,7 +208,7 @@ void meet(Thread& t, u32 id, u32 threads, bool wait, const Site& at) {
 void named_barrier(u32 id, u32 threads, bool wait, Site at) {
     Thread& t = Machine::self();
     if (id >= 16) fail("barrier-count", fmt::format("named barrier {}; there are 16", id), at);
-    if (id == 0) fail("barrier-count", "barrier 0 is sync_block's: an arrival there, with a count, was an illegal instruction on an H200", at);
+    if (id == 0 && !wait) fail("barrier-count", "an arrival at barrier 0, which is sync_block's: an illegal instruction on an H200", at);
     if (threads == 0 || threads % 32 != 0 || threads > t.block->threads.size())
         fail("barrier-count",
              fmt::format("named barrier {} with {} threads; whole warps of the block's {} are possible", id, threads, t.block->threads.size()), at);

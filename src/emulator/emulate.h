@@ -17,7 +17,7 @@ struct Buffer {
     const void* begin = nullptr;
     std::size_t bytes = 0;
     bool writable = false;
-    bool handed_over = false;  // some blocks store it, others load it in the same launch, both by TMA: that they do so in order is checked
+    bool handed_over = false;  // some blocks store it, once, others load it in the same launch, both by TMA: that they do so in order is checked
 };
 
 struct Launch {

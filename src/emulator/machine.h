@@ -222,7 +222,7 @@ struct Moment {
 };
 struct SharedWord {
     AtomicView accesses;               // last atomic of each thread, in its own count
-    AtomicView turns;                  // and in the word's count: an atomic follows those with lower numbers
+    AtomicView turns;                  // and in the word's count, but of those whose last one was a wait: an atomic follows those with lower numbers
     std::map<Storer, Moment> moments;  // and in the thread's time
     i32 turn = 0;
     AtomicView released;  // what a block that reads the word learns: views that were fenced before an atomic on it

@@ -87,11 +87,26 @@ void scalar_access(const void* p, u32 bytes, bool write, const char* what, const
 
 void global_read(const void* p, u32 bytes, Site at) { scalar_access(p, bytes, false, "a load", at); }
 
+namespace {
+
+// Who waits for a word looks again.
+void wake_waiters(const void* p) {
+    Machine& m = Machine::current();
+    std::erase_if(m.word_waiters, [&](const auto& waiter) {
+        if (waiter.first != p) return false;
+        m.wake(*waiter.second);
+        return true;
+    });
+}
+
+}  // namespace
+
 // A plain store to a word that blocks share through atomics must come after all their accesses: they were followed by fence_device, of a thread
 // that had seen them, and an atomic that this block has seen.
 void global_write(const void* p, u32 bytes, Site at) {
     scalar_access(p, bytes, true, "a store", at);
     Machine& m = Machine::current();
+    wake_waiters(p);
     const auto word = m.shared_words.find(p);
     if (word == m.shared_words.end()) return;
     const Thread& t = Machine::self();
@@ -101,7 +116,8 @@ void global_write(const void* p, u32 bytes, Site at) {
         if (storer.first == block.index && word->second.moments.at(storer).seen_by(t.clock)) own_turn = std::max(own_turn, turn);
     for (const auto& [other, when] : word->second.accesses) {
         const auto known = block.view.find(other);
-        if (own_turn > word->second.turns.at(other)) continue;
+        const auto turn = word->second.turns.find(other);
+        if (turn != word->second.turns.end() && own_turn > turn->second) continue;
         if (other.first != block.index && (known == block.view.end() || known->second < when))
             fail("race",
                  fmt::format("a store to a word of global memory that thread {} of block {} has an atomic on, with no fence_device and atomic "
@@ -113,15 +129,18 @@ void global_write(const void* p, u32 bytes, Site at) {
 
 namespace {
 
-// What an atomic, or a wait for others' atomics, does to who has seen what.
-void touch_word(SharedWord& word) {
+// What an atomic, or a wait for others' atomics, does to who has seen what. That an atomic comes later says nothing of a wait.
+void touch_word(SharedWord& word, bool wait) {
     Thread& t = Machine::self();
     Block& block = *t.block;
     for (const auto& [other, when] : word.released) block.view[other] = std::max(block.view[other], when);
     join_groups(t.known_stores, word.stores);
     const Storer self{block.index, t.id};
     word.accesses[self] = ++block.view[self];
-    word.turns[self] = ++word.turn;
+    if (wait)
+        word.turns.erase(self);
+    else
+        word.turns[self] = ++word.turn;
     word.moments[self] = {t.agent(), t.epoch()};
     block.atomics[t.id].push_back(word.moments[self]);
 }
@@ -135,7 +154,7 @@ u32 atomic_access(u32* p, Site at) {
     SharedWord& word = m.shared_words[p];
     for (const auto& [other, when] : t.fenced_view) word.released[other] = std::max(word.released[other], when);
     if (t.bulk_released > 0) join_groups(word.stores, {{{t.block->index, t.id}, t.bulk_released}});
-    touch_word(word);
+    touch_word(word, false);
     return *p;
 }
 
@@ -144,12 +163,7 @@ u32 atomic_access(u32* p, Site at) {
 u32 global_add(u32* p, u32 v, Site at) {
     const u32 old = atomic_access(p, at);
     *p = old + v;
-    Machine& m = Machine::current();
-    std::erase_if(m.word_waiters, [&](const auto& waiter) {
-        if (waiter.first != p) return false;
-        m.wake(*waiter.second);
-        return true;
-    });
+    wake_waiters(p);
     return old;
 }
 
@@ -162,7 +176,7 @@ void wait_global(const u32* p, u32 least, Site at) {
         m.word_waiters.push_back({p, &t});
         m.block_thread(t, {Waiting::word, "", least, nullptr, at});
     }
-    touch_word(m.shared_words[p]);
+    touch_word(m.shared_words[p], true);
 }
 
 void join_groups(StoredGroups& to, const StoredGroups& from) {
@@ -177,6 +191,7 @@ void fence_async_global() {
 u32 global_max(u32* p, u32 v, Site at) {
     const u32 old = atomic_access(p, at);
     *p = std::max(old, v);
+    wake_waiters(p);
     return old;
 }
 

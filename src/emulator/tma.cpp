@@ -147,7 +147,10 @@ void tma_store(const TensorMap* map, const void* from, const i32 (&c)[5], Site a
             if (conflict.kind != Conflict::none) fail_conflict(block, conflict, "tma_store", false, true, at);
         }
     });
-    for_each_handed_over(m, c, [&](u64 piece) { machine.stored[piece] = {{block.index, t.id}, number + 1}; });
+    for_each_handed_over(m, c, [&](u64 piece) {
+        if (!machine.stored.try_emplace(piece, Storer{block.index, t.id}, number + 1).second)
+            fail("race", "tma_store to global memory that has been stored to and may have been handed over already", at);
+    });
     ++group->stores;
     ++group->reading;
     ++group->writing;

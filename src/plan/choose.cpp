@@ -229,7 +229,7 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
 
 namespace {
 
-// The kernel that transposes V itself, of one that reads it turned.
+// The kernel that transposes V for each job, of one that does so once.
 int twin_of(int variant) {
     return static_cast<int>(std::ranges::find(kernel_table(), without_turning(kernel_at(variant))) - kernel_table().begin());
 }

@@ -44,7 +44,7 @@ constexpr TileCost kCosts[] = {
     {Family::prefill_folded, 128, 128, 2, 1.25, 1.205, 1.000},
     {Family::prefill_folded, 256, 64, 2, 2.45, 1.130, 1.000},
     {Family::prefill, 64, 128, 2, 0.90, 1.150, 0.980},
-    {Family::prefill, 64, 128, 3, 1.30, 1.390, 0.992},
+    {Family::prefill, 64, 128, 3, 1.27, 1.390, 0.992},
     {Family::prefill, 96, 128, 2, 1.10, 1.290, 1.000},  // interpolated
     {Family::prefill, 128, 128, 2, 1.12, 1.440, 1.008},
     {Family::prefill, 192, 96, 2, 2.40, 1.700, 1.010},  // interpolated

@@ -21,8 +21,8 @@ std::string Plan::to_string() const {
     s += fmt::format("kernel   {}\n", kernel);
     s += fmt::format("tiles    {} queries by {} keys, {} of 16 columns a product, {} stages of K and V\n", tile_m, tile_n, c.head_dim / 16, stages);
     s += fmt::format("block    {} threads: 1 producer and {} consumer warpgroups{}\n", threads, c.consumers, c.pingpong ? ", taking turns" : "");
-    s += fmt::format("shared   {} bytes: q {}, k {}, v {}, o {}, merge {}\n", shared_bytes, g.k - g.q, g.v - g.k, g.o - g.v, g.merge - g.o,
-                     g.jobs - g.merge);
+    s += fmt::format("shared   {} bytes: q {}, k {}, v {}, o {}, {} {}\n", shared_bytes, g.k - g.q, g.v - g.k, g.o - g.v, g.merge - g.o,
+                     c.v_turned ? "pieces of v" : "merge", g.jobs - g.merge);
     s += fmt::format("jobs     {}{} on {} blocks, {}{}\n", p.packed ? "at most " : "", jobs, grid,
                      c.dynamic && jobs > grid ? "drawn from a counter" : "dealt in turn",
                      p.causal ? (p.packed ? ", longest of a sequence first" : ", longest first") : "");

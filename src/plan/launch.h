@@ -17,15 +17,15 @@ namespace hopfill::planner {
 // Everything of a launch but the encoded tensor maps, which need the driver (or the emulator): the backend encodes all that maps() names into params.
 struct LaunchSpec {
     KernelConfig config;
-    PrefillTurnParams params{};    // params.work_counter is the backend's to set when config.dynamic
+    PrefillTurnParams params{};  // the backend sets work_counter where config.dynamic, turning where config.v_turned
     TensorMapSpec q, k, v, o;
-    TensorMapSpec v_given, v_stored;  // v_turned
-    TensorMapSpec k_odd, v_edge; // config.v_transposed: k_odd of dense batches, v_edge of packed ones
+    TensorMapSpec v_given, v_stored;  // config.v_turned
+    TensorMapSpec k_odd, v_edge;      // config.v_transposed: k_odd of dense batches, v_edge of packed ones
     int grid = 0;                // blocks; 0 means that there is nothing to compute
     int threads = 0;
     int shared_bytes = 0;
-    // reads_copies(): what is launched before, and the memory for the copies that it makes, which k and v, or v, are maps of. The backend finds some,
-    // 256-byte aligned, and says where in place_scratch().
+    // takes_scratch(): the memory for copies of k and v, or for v transposed, which their maps are of; reads_copies(): the launch before that makes
+    // them. The backend finds some, 256-byte aligned, and says where in place_scratch().
     std::optional<QuantizeLaunch> copying;
     std::int64_t scratch_bytes = 0;
 
@@ -59,8 +59,8 @@ int variants();
 Result<Plan> choose(const AttentionProblem& problem, const DeviceInfo& device);
 // The fastest of the kernels that need no scratch memory, for when there is none to be had.
 Result<Plan> choose_without_scratch(const AttentionProblem& problem, const DeviceInfo& device);
-// What can take a plan's place then. Where only V was to be transposed that is the kernel which does it itself, with the same bits; else the fastest
-// one, whose bits are its own. Errors: unsupported, also where a batch-invariant plan's bits would change.
+// What can take a plan's place then. Where only V was to be transposed that is the kernel which does it for each job, with the same bits; else the
+// fastest one, whose bits are its own. Errors: unsupported, also where a batch-invariant plan's bits would change.
 Result<Plan> replace_without_scratch(const Plan& plan, const DeviceInfo& device);
 // The same with the kernel given; an error when it does not fit the problem.
 Result<Plan> plan_variant(const AttentionProblem& problem, const DeviceInfo& device, int variant);
@@ -69,12 +69,12 @@ Result<Plan> plan_variant(const AttentionProblem& problem, const DeviceInfo& dev
 std::size_t turning_words(const LaunchSpec& spec);
 
 int shared_bytes(const KernelConfig& config);
-// Of a problem's copies of k and v: 0 but for reads_copies().
+// Of a problem's copies of k and v, or of v transposed: 0 but for takes_scratch().
 std::int64_t scratch_bytes(const KernelConfig& config, const AttentionProblem& problem);
 int threads(const KernelConfig& config);
 // The kernel of the launch that makes them.
 QuantizeConfig copying_for(const KernelConfig& config);
-// The kernel that transposes V itself, with the same bits.
+// The kernel that transposes V for each job, with the same bits.
 KernelConfig without_turning(KernelConfig config);
 
 // Lowers a plan onto tensors, which must be those of plan.problem (src/api checks that). Errors: a base that is null or not 16-byte aligned.

@@ -143,6 +143,31 @@ TEST(GlobalWords, ResetWhileOthersMayStillDraw) {
     }
 }
 
+// Block 1 only waits for a word that block 0 counts and then resets: nothing says that it has seen it.
+TEST(GlobalWords, ResetWhileOthersMayStillWait) {
+    const auto run = [](bool reported, std::uint64_t seed) {
+        std::vector<u32> words(2);
+        const auto kernel = [&] {
+            if (sm90::thread_index() != 0) return;
+            if (sm90::block_index() == 1) {
+                sm90::wait_global(&words[0], 1);
+                if (!reported) return;
+                sm90::fence_device();
+                sm90::atomic_add(&words[1], 1u);
+                return;
+            }
+            sm90::atomic_add(&words[0], 1u);
+            sm90::wait_global(&words[reported ? 1 : 0], 1);
+            sm90::store_global(&words[0], 0u);
+        };
+        return kind_of(emulator::emulate({2, 32, 0, 0, {buffer("words", words, true)}}, kernel, {.seed = seed, .resident = 2}));
+    };
+    for (std::uint64_t seed = 0; seed < 12; ++seed) {
+        EXPECT_EQ(run(true, seed), "clean");
+        EXPECT_THAT(run(false, seed), ::testing::AnyOf("race", "deadlock"));
+    }
+}
+
 // A block stores by TMA what others load: what each side has to do for that, one thing left out.
 TEST(GlobalWords, HandOverWhatTmaStores) {
     enum Missing { nothing, store_wait, fence, count, wait, async_fence };

@@ -264,7 +264,7 @@ TEST_F(Gpu, TenThousandLaunchesSameBits) {
     }
 }
 
-// V transposed by a launch before or on its way: the same bits, so that either may take the other's place, in a graph too, whose memory is its own.
+// V transposed once or on its way: the same bits, so that either may take the other's place, in a graph too, whose memory is its own.
 TEST_F(Gpu, SameBitsWhoeverTransposesV) {
     for (const char* text : {"bf16 e4m3 d256 h8/2 b2 s2111 causal lse", "f16 e4m3 d240 h8/8 b3 s1500 lse", "bf16 e4m3 d128 h8/2 b2 s5003 causal lse",
                              "f16 e4m3 d80 h8/4 b2 s4444 lse"}) {
@@ -394,7 +394,7 @@ TEST_F(Gpu, ThreadsOnTheirOwnStreams) {
         (*cu)->cuStreamDestroy(stream);
     };
     std::vector<std::thread> threads;
-    for (int i = 0; i < 6; ++i) threads.emplace_back(worker, i);
+    for (int i = 0; i < 7; ++i) threads.emplace_back(worker, i);
     for (std::thread& t : threads) t.join();
     EXPECT_EQ(wrong, 0);
 }

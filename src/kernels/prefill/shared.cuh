@@ -103,6 +103,8 @@ struct Shared {
     // job_empty[j]   4 * consumers: lane 0 of each consumer warp; of those warps too,  producer; scheduling warp
     //                and where a warp schedules, the loading lane
     // draw           loading lane: time for the next job                               scheduling warp
+    // turn_full      prefill_fp8 (v_turned): the leader of the warps that          those warps
+    //                transpose V for all blocks, twice (+ bytes)
     // merge_full[w]  4: lane 0 of each warp of warpgroup w, its partial result written   warpgroup 0 (prefill_short)
     // merge_empty[w] 4: lane 0 of each warp of warpgroup 0, having read it             warpgroup w
     HOPFILL_INLINE u64* barrier(i32 i) const { return reinterpret_cast<u64*>(base + kGeometry.barriers) + i; }

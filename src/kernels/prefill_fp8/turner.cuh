@@ -44,7 +44,10 @@ struct Turner {
         number = sm90::atomic_add(params.turning, 1u);
         const bool some = number < static_cast<u32>(params.turned_heads * params.turned_blocks * kParts);
         sm90::store_shared(shared.turn_word(), some ? 1u : 0u);
-        if (!some) return sm90::mbarrier_arrive(shared.turn_full());
+        if (!some) {
+            sm90::mbarrier_arrive(shared.turn_full());
+            return;
+        }
         const Piece p = piece();
         sm90::mbarrier_arrive_expect_bytes(shared.turn_full(), piece_bytes());
         sm90::tma_load(shared.turn(0), &params.v_given, shared.turn_full(), {p.channel, p.kv_head, p.block * piece_tokens(), p.sequence, 0},

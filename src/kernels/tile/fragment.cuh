@@ -36,7 +36,7 @@ HOPFILL_INLINE void pack_fragments(const float (&s)[N / 2], u32 (&p)[Columns / 1
 
 // The same for e4m3: fragment k of the product covers 32 columns, of which a thread's word needs four that follow each other. Columns 2 c, 2 c + 1,
 // 2 c + 8, 2 c + 9 of each 16 lie in thread c: they are taken as the four, and the other operand's rows are put in that order
-// (prefill_fp8/transpose.cuh, quantize/turn.cuh). Paired: the four keys lie in thread c, and nothing has to be put in order.
+// (prefill_fp8/transpose.cuh, turner.cuh). Paired: the four keys lie in thread c, and nothing has to be put in order.
 template <i32 N, bool Paired>
 HOPFILL_INLINE void pack_fragments_e4m3(const float (&s)[N / 2], u32 (&p)[N / 32][4]) {
 #pragma unroll

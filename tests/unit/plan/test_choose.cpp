@@ -145,8 +145,8 @@ TEST(Choose, Fp8HasAKernelForEveryHeadDimensionOutputMaskLayoutBlockOfScalesAndL
                         }
 }
 
-// V is transposed once where many query tiles read it; not where a launch more costs more than that, nor where no kernel reads it so.
-TEST(Choose, Fp8ValuesThatAreReadOftenAreTransposedFirst) {
+// V is transposed once where many query tiles read it; not where the first blocks' wait costs more than that, nor where no kernel does so.
+TEST(Choose, Fp8ValuesThatAreReadOftenAreTransposedOnce) {
     const auto plan_of = [](std::int64_t batch, std::int64_t seq, std::int64_t dim, auto change) {
         AttentionProblem p = problem(batch, seq, dim, false, 2048 / dim);
         p.dtype = p.kv_dtype = DType::e4m3;
