@@ -196,13 +196,6 @@ void arrive(Thread& t, u32 id, u32 threads, bool wait, const Site& at) {
     m.maybe_yield();
 }
 
-void meet(Thread& t, u32 id, u32 threads, bool wait, const Site& at) {
-    const u64 number = t.collectives;
-    join(t, wait ? Op::barrier_sync : Op::barrier_arrive, u64{id} << 16 | threads, at);
-    leave(t, number);
-    arrive(t, id, threads, wait, at);
-}
-
 }  // namespace
 
 void named_barrier(u32 id, u32 threads, bool wait, Site at) {
@@ -212,13 +205,13 @@ void named_barrier(u32 id, u32 threads, bool wait, Site at) {
     if (threads == 0 || threads % 32 != 0 || threads > t.block->threads.size())
         fail("barrier-count",
              fmt::format("named barrier {} with {} threads; whole warps of the block's {} are possible", id, threads, t.block->threads.size()), at);
-    meet(t, id, threads, wait, at);
+    const u64 number = t.collectives;
+    join(t, wait ? Op::barrier_sync : Op::barrier_arrive, u64{id} << 16 | threads, at);
+    leave(t, number);
+    arrive(t, id, threads, wait, at);
 }
 
-void sync_block(Site at) {
-    Thread& t = Machine::self();
-    meet(t, 0, static_cast<u32>(t.block->threads.size()), true, at);
-}
+void sync_block(Site at) { named_barrier(0, static_cast<u32>(Machine::self().block->threads.size()), true, at); }
 
 void set_registers(u32 count, bool take, Site at) {
     Thread& t = Machine::self();

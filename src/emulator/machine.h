@@ -93,10 +93,11 @@ struct BulkGroup {
     Site at;
 };
 
-// By block and thread: how many of its global atomics are known.
-using AtomicView = std::map<std::pair<u32, u32>, i32>;
-// Bulk groups of threads, by block and thread, up to which what they stored to global memory is known to be there.
+// A thread of any block: block and thread.
 using Storer = std::pair<u32, u32>;
+// How many of each thread's global atomics are known.
+using AtomicView = std::map<Storer, i32>;
+// Bulk groups of threads, up to which what they stored to global memory is known to be there.
 using StoredGroups = std::map<Storer, u64>;
 void join_groups(StoredGroups& to, const StoredGroups& from);
 

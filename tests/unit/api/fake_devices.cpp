@@ -1,6 +1,4 @@
 // What the fake driver answers.
-#include <cstring>
-
 #include "cuda/driver.h"
 
 namespace hopfill::cuda {
