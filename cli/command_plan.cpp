@@ -56,6 +56,8 @@ json to_json(const Plan& plan) {
             {"grid", plan.grid},
             {"shared_bytes", plan.shared_bytes},
             {"jobs", plan.jobs},
+            {"split_jobs", plan.split_jobs},
+            {"parts", plan.parts},
             {"heads_per_group", plan.heads_per_group},
             {"scratch_bytes", plan.scratch_bytes},
             {"modelled_us", plan.modelled_us},

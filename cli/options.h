@@ -22,7 +22,7 @@ void add_backend_option(CLI::App& command, Backend& backend, const std::vector<B
 void add_dtype_option(CLI::App& command, const std::string& name, std::optional<DType>& dtype, const std::string& help);
 
 // Of --max-scratch-bytes.
-constexpr const char* kMaxScratchBytes = "Device memory that a run may take for copies of e4m3 k and v (default no limit)";
+constexpr const char* kMaxScratchBytes = "Device memory that a run may take for copies of k and v and for outputs of parts (default no limit)";
 
 // The GPU of --backend auto, if it is a Hopper; else cpu.
 Backend resolve(Backend backend);

@@ -101,8 +101,10 @@ struct Plan {
     int grid = 0;                      ///< blocks
     int shared_bytes = 0;              ///< dynamic shared memory of a block
     std::int64_t jobs = 0;             ///< (query tile, head, sequence) triples; for ragged batches a bound
+    std::int64_t split_jobs = 0;       ///< the last of them, too few for a wave: blocks share the keys of each
+    int parts = 1;                     ///< of a split job's keys
     std::int64_t heads_per_group = 0;  ///< query heads whose jobs run together, while L2 has their K and V
-    std::int64_t scratch_bytes = 0;    ///< device memory that a run takes, stream-ordered, and gives back: copies of e4m3 k and v
+    std::int64_t scratch_bytes = 0;    ///< device memory that a run takes, stream-ordered, and gives back: copies of k and v, outputs of parts
     double modelled_us = 0;            ///< cost model's estimate of the time, the copies' included
     bool operator==(const Plan&) const = default;
 
@@ -133,7 +135,7 @@ struct AttentionOptions {
     std::optional<std::int64_t> max_seqlen_q;    ///< packed: default tokens_q
     std::optional<std::int64_t> max_seqlen_kv;   ///< packed: default tokens_kv
     bool batch_invariant = false;
-    std::optional<std::int64_t> max_scratch_bytes;  ///< device memory that a run may take for copies of e4m3 k and v, 0: none; default: any
+    std::optional<std::int64_t> max_scratch_bytes;  ///< device memory that a run may take (Plan::scratch_bytes), 0: none; default: any
     Backend backend = Backend::automatic;
     std::optional<std::int64_t> scale_block;     ///< tokens that share an element of a rank-3 scale: 64 or 128
     bool v_transposed = false;                   ///< e4m3 v given as [batch, kv_heads, head_dim, seq_kv], packed [kv_heads, head_dim, tokens_kv]
@@ -154,7 +156,8 @@ Result<Plan> plan(const AttentionProblem& problem, const DeviceInfo& device, Bac
 /// (once the kernel is loaded: a first call, or load()). Pointers must agree with the planned problem, and q's device be current.
 /// A plan with scratch_bytes takes that much device memory from a pool of the context while it runs, in the stream's order; a captured graph has an
 /// allocation node for it, and can then be instantiated once at a time and be no child of another. Without that memory, run() takes a kernel that
-/// needs none; of 16-bit q it fails above head_dim 128, where there is none, and where the problem is batch_invariant, as other bits would come out.
+/// needs none; of 16-bit q with e4m3 k and v it fails above head_dim 128, where there is none, and where the problem is batch_invariant, as
+/// other bits would come out.
 /// Packed lengths are on the device and are not checked there; host backends check cu_seqlens and refuse bad ones.
 /// o and lse must not overlap the inputs. A NaN or infinity in v reaches every row of its own sequence's query tile, rows whose causal mask hides
 /// it among them, and never another sequence.

@@ -27,9 +27,9 @@ Args:
         [batch, kv_heads, blocks of scale_block tokens]; v_scale also per channel, [kv_heads, head_dim]. Absent: 1.
     scale_block: 64 or 128, with scales by block; blocks are counted from each sequence's start.
     v_transposed: v is float8 [batch, kv_heads, head_dim, seq_k], packed [kv_heads, head_dim, tokens_k].
-    max_scratch_bytes: device memory that the call may take, in the stream's order, for copies of float8 k and v (plan().scratch_bytes): 0 for
-        none (16-bit q above head_dim 128 needs some). Default no limit. A CUDA graph of a call that takes some has an allocation node: it can be
-        instantiated once at a time, and be no child of another.
+    max_scratch_bytes: device memory that the call may take, in the stream's order, for copies of k and v and outputs of parts
+        (plan().scratch_bytes): 0 for none (16-bit q above head_dim 128 with float8 k and v needs some). Default no limit. A CUDA graph of a call
+        that takes some has an allocation node: it can be instantiated once at a time, and be no child of another.
     backend: 'auto' (sm90 for CUDA tensors, cpu for host arrays), 'sm90', 'cpu', 'emulated' or 'oracle'.
     stream: CUDA stream to launch on: an int (cudaStream_t) or a stream of PyTorch or CuPy. Default: PyTorch's current stream of q's device; the
         legacy default stream for other packages. On another stream than the tensors', ordering is the caller's.

@@ -18,7 +18,7 @@ std::size_t hash(unsigned long long context, const KernelConfig& c) {
     std::size_t h = context;
     for (i32 field : {static_cast<i32>(c.family), static_cast<i32>(c.elem), static_cast<i32>(c.out), static_cast<i32>(c.mask), c.head_dim, c.tile_n,
                       c.stages, c.consumers, static_cast<i32>(c.packed), static_cast<i32>(c.dynamic), static_cast<i32>(c.pingpong), c.scale_block,
-                      static_cast<i32>(c.v_transposed), static_cast<i32>(c.ahead), static_cast<i32>(c.v_turned)})
+                      static_cast<i32>(c.v_transposed), static_cast<i32>(c.ahead), static_cast<i32>(c.v_turned), static_cast<i32>(c.splits)})
         h = h * 31 + static_cast<std::size_t>(field);
     return h;
 }
@@ -66,7 +66,7 @@ Result<void> load(const KernelConfig& config) {
         if (auto function = find_function(**cu, *context, planner::copying_for(config)); !function) return function.error();
     // Without a pool the launch will say so, or do without.
     if (takes_scratch(config)) (void)reserve_scratch(**cu, *context);
-    return config.dynamic || config.v_turned ? reserve_counters(**cu, *context) : Result<void>{};
+    return config.dynamic || config.v_turned || config.splits ? reserve_counters(**cu, *context) : Result<void>{};
 }
 
 namespace {
@@ -107,7 +107,7 @@ Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOption
     if (!context) return context.error();
     const auto function = find_function(cu, *context, spec.config);
     if (!function) return function.error();
-    PrefillTurnParams params = spec.params;
+    LaunchParams params = spec.params;
     for (const auto& [tensor, from, to] : spec.maps()) {
         if (tensor == nullptr) continue;
         if (auto r = encode(cu, *from, tensor, params.*to); !r) return r;
@@ -118,10 +118,10 @@ Result<void> launch(const planner::LaunchSpec& spec, Stream stream, LaunchOption
         if (!counter) return counter.error();
         params.work_counter = reinterpret_cast<u32*>(*counter);
     }
-    if (spec.config.v_turned) {
-        const auto words = counting_words(cu, *context, cu_stream, planner::turning_words(spec));
+    if (const std::size_t count = planner::counting_words(spec); count > 0) {
+        const auto words = counting_words(cu, *context, cu_stream, count);
         if (!words) return words.error();
-        params.turning = reinterpret_cast<u32*>(*words);
+        planner::place_words(spec, params, reinterpret_cast<u32*>(*words));
     }
     CUlaunchAttribute attribute{CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, {}, {}};
     attribute.value.programmatic_stream_serialization_allowed = 1;

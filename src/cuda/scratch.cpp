@@ -56,7 +56,7 @@ Result<void> reserve_scratch(const Driver& cu, unsigned long long context) {
 
 Result<CUdeviceptr> allocate_scratch(const Driver& cu, unsigned long long context, std::int64_t bytes, CUstream stream) {
     const auto refused = [&](const std::string& why) {
-        return Error{Code::device, kScratch, fmt::format("{} bytes for copies of k and v cannot be had: {}", bytes, why)};
+        return Error{Code::device, kScratch, fmt::format("{} bytes of scratch memory cannot be had: {}", bytes, why)};
     };
     const auto pool = pool_of(cu, context);
     if (!pool) return refused(pool.error().text());

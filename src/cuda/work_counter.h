@@ -6,7 +6,8 @@
 
 namespace hopfill::cuda {
 
-// Room for counters in the current context, so that the next launches allocate nothing (but words for kernels that transpose V once, by stream).
+// Room for counters in the current context, so that the next launches allocate nothing (but words for kernels that transpose V once or split jobs, by
+// stream).
 Result<void> reserve_counters(const Driver& cu, unsigned long long context);
 
 // A zeroed counter for a launch on `stream`: the stream's own, or, while the stream is captured, one for this launch alone, since graphs

@@ -18,6 +18,9 @@ struct Buffer {
     std::size_t bytes = 0;
     bool writable = false;
     bool handed_over = false;  // some blocks store it, once, others load it in the same launch, both by TMA: that they do so in order is checked
+    // Some threads store it, others of any block load it in the same launch, both by ordinary instructions: that they do so in order is checked, byte
+    // by byte. The words by whose atomics they know of each other lie in another buffer.
+    bool exchanged = false;
 };
 
 struct Launch {

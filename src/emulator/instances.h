@@ -8,7 +8,7 @@
 
 namespace hopfill::emulator {
 
-using KernelFunction = void (*)(const PrefillTurnParams&);
+using KernelFunction = void (*)(const LaunchParams&);
 
 constexpr int kParts = 8;
 // Row `part` + kParts * i of both tables, or null past their end.

@@ -7,6 +7,7 @@
 #include "emulator/emulate.h"
 #include "emulator/instances.h"
 #include "emulator/quantize.h"
+#include "plan/split.h"
 
 namespace hopfill::emulator {
 namespace {
@@ -40,8 +41,15 @@ std::size_t extent(const TensorView& t) {
 
 namespace {
 
+// Of the outputs that split jobs' parts leave.
+std::size_t part_bytes(const planner::LaunchSpec& spec) {
+    if (!spec.config.splits) return 0;
+    return static_cast<std::size_t>(spec.params.jobs - spec.params.whole_jobs) * 4 * static_cast<std::size_t>(spec.config.consumers) *
+           static_cast<std::size_t>(part_record_bytes(spec.config));
+}
+
 Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options) {
-    PrefillTurnParams params = spec.params;
+    LaunchParams params = spec.params;
     for (const auto& [name, from, to] : spec.maps()) {
         if (name == nullptr) continue;
         Result<TensorMap> encoded = encode(*from);
@@ -84,12 +92,13 @@ Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel,
             launch.buffers.push_back({"v_channel_scale", params.v_channel_scale, static_cast<std::size_t>(floats) * sizeof(float), false});
         }
     }
-    std::vector<u32> turning;
-    if (turned) {
-        launch.buffers.push_back({"v as given", spec.v_given.base, extent(spec.v_given, false, 0), false});
-        turning.assign(planner::turning_words(spec), 0);
-        params.turning = turning.data();
-        launch.buffers.push_back({"turning", turning.data(), turning.size() * sizeof(u32), true});
+    if (turned) launch.buffers.push_back({"v as given", spec.v_given.base, extent(spec.v_given, false, 0), false});
+    if (const std::size_t parts = part_bytes(spec); parts > 0)
+        launch.buffers.push_back({"part_records", params.part_records, parts, true, false, true});
+    std::vector<u32> words(planner::counting_words(spec), 0);
+    if (!words.empty()) {
+        planner::place_words(spec, params, words.data());
+        launch.buffers.push_back({"counting words", words.data(), words.size() * sizeof(u32), true});
     }
     launch.programmatic = true;
     u32 counter[2] = {0, 0};
@@ -99,8 +108,8 @@ Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel,
     }
     Report report = emulate(
         launch, [&] { kernel(params); }, options);
-    if (report.faults.empty() && std::any_of(turning.begin(), turning.end(), [](u32 word) { return word != 0; }))
-        report.faults.push_back({"work-counter", "work-counter: words of V's turning are not left zero for the next launch"});
+    if (report.faults.empty() && std::any_of(words.begin(), words.end(), [](u32 word) { return word != 0; }))
+        report.faults.push_back({"work-counter", "work-counter: words that blocks count with are not left zero for the next launch"});
     if (report.faults.empty() && (counter[0] != 0 || counter[1] != 0))
         report.faults.push_back(
             {"work-counter", fmt::format("work-counter: {} and {} are left for the next launch, which needs zeros", counter[0], counter[1])});

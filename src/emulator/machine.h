@@ -1,6 +1,7 @@
 // The emulated machine: a grid's resident blocks, their threads as fibers, and what is pending. One Machine runs one launch on one host thread.
 #pragma once
 
+#include <array>
 #include <boost/context/fiber.hpp>
 #include <cstdint>
 #include <deque>
@@ -100,6 +101,9 @@ using AtomicView = std::map<Storer, i32>;
 // Bulk groups of threads, up to which what they stored to global memory is known to be there.
 using StoredGroups = std::map<Storer, u64>;
 void join_groups(StoredGroups& to, const StoredGroups& from);
+// By block, how much of each of its threads is known.
+using BlockClocks = std::map<u32, Clock>;
+void join_blocks(BlockClocks& to, const BlockClocks& from);
 
 struct Thread {
     Block* block = nullptr;
@@ -130,6 +134,7 @@ struct Thread {
     AtomicView fenced_view;
     u64 bulk_released = 0;
     StoredGroups known_stores, known_to_async;
+    BlockClocks fenced_blocks;  // where buffers are exchanged: what it may tell others of their stores, as at its last fence_device
 
     Agent agent() const { return ClockLayout::thread(id); }
     i32 epoch() const { return clock[ClockLayout::thread(id)]; }
@@ -214,20 +219,36 @@ struct NamedBarrier {
     Site first_at;
 };
 
-// A word of global memory that blocks share through atomics: what they know of each other's accesses to it.
 // A thread's point in its own time, which another thread has seen or not.
 struct Moment {
     Agent agent = 0;
     i32 epoch = 0;
     bool seen_by(const Clock& clock) const { return clock[agent] >= epoch; }
 };
+// A word of global memory that blocks share through atomics: what they know of each other's accesses to it.
 struct SharedWord {
     AtomicView accesses;               // last atomic of each thread, in its own count
     AtomicView turns;                  // and in the word's count, but of those whose last one was a wait: an atomic follows those with lower numbers
     std::map<Storer, Moment> moments;  // and in the thread's time
     i32 turn = 0;
     AtomicView released;  // what a block that reads the word learns: views that were fenced before an atomic on it
-    StoredGroups stores; // and bulk stores that were complete before that
+    StoredGroups stores;  // and bulk stores that were complete before that
+    BlockClocks blocks;   // and what was fenced before that of threads' stores to buffers that are exchanged
+};
+// What an atomic of a block told it of other blocks' stores to buffers that are exchanged. A thread may load them when it has seen one of the fences.
+struct Observation {
+    Moment at;
+    BlockClocks blocks;
+    std::vector<Moment> fences;  // fence_device of threads that have seen the atomic
+
+    bool tells(u32 block, const Moment& store) const;
+    bool fenced_for(const Clock& clock) const;
+};
+// Who stored a byte of such a buffer last.
+struct ByteStore {
+    u32 block = 0;
+    Moment at{};  // of epoch 0: nobody has
+    u16 site = 0;
 };
 
 struct Block {
@@ -254,8 +275,9 @@ struct Block {
     std::vector<Thread*> register_waiters;
     AtomicView view;                             // of global atomics
     std::map<u32, std::vector<Moment>> atomics;  // this block's own, by thread: a thread's fence covers those that it has seen
-    u32 live = 0;                 // threads that have not finished
-    int operations = 0;           // asynchronous operations in flight
+    std::vector<Observation> observations;
+    u32 live = 0;        // threads that have not finished
+    int operations = 0;  // asynchronous operations in flight
 
     Agent new_agent(std::string name);
 };
@@ -305,6 +327,9 @@ public:
     std::vector<std::pair<const u32*, Thread*>> word_waiters;  // in wait_global
     // Of buffers that are handed over: who stored each 16 bytes, in which group.
     std::unordered_map<u64, std::pair<Storer, u64>> stored;
+    // Of buffers that are exchanged, by 16 bytes.
+    std::unordered_map<u64, std::array<ByteStore, 16>> stored_bytes;
+    const bool exchanging;     // there are such buffers
     std::string early_access;  // first global access before wait_for_previous_launch
 
 private:
@@ -353,7 +378,7 @@ void wait_for_lanes(Thread& t, u64 number, u32 lanes, const Site& at);
 
 void check_exit(Thread& t);
 void check_block_exit(Block& block);
-void global_access(const void* p, std::size_t bytes, bool write, const char* what, const Site& at);
+const Buffer& global_access(const void* p, std::size_t bytes, bool write, const char* what, const Site& at);
 Mbarrier& find_mbarrier(u64* bar, const Site& at);
 void complete_if_done(Block& block, Mbarrier& bar);
 

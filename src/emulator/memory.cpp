@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 
 #include "emulator/machine.h"
 
@@ -54,7 +55,7 @@ void poison_used(Site at) {
     fail("register-in-flight", "a value comes from accumulators that a wgmma in flight still writes: wgmma_wait is missing before", at);
 }
 
-void global_access(const void* p, std::size_t bytes, bool write, const char* what, const Site& at) {
+const Buffer& global_access(const void* p, std::size_t bytes, bool write, const char* what, const Site& at) {
     Machine& m = Machine::current();
     Thread& t = Machine::self();
     const Buffer* b = m.buffer_of(p, bytes);
@@ -74,18 +75,66 @@ void global_access(const void* p, std::size_t bytes, bool write, const char* wha
     if (write && !b->writable) fail("global-out-of-bounds", fmt::format("{} to {}, which is read only", what, b->name), at);
     if (t.clock[ClockLayout::kLaunch] == 0 && m.early_access.empty())
         m.early_access = fmt::format("dependency: {} of {} before wait_for_previous_launch\n  {} at {}", what, b->name, describe(t), describe(at));
+    return *b;
+}
+
+bool Observation::tells(u32 block, const Moment& store) const {
+    const auto known = blocks.find(block);
+    return known != blocks.end() && store.seen_by(known->second);
+}
+
+bool Observation::fenced_for(const Clock& clock) const {
+    return std::ranges::any_of(fences, [&](const Moment& fence) { return fence.seen_by(clock); });
 }
 
 namespace {
 
-void scalar_access(const void* p, u32 bytes, bool write, const char* what, const Site& at) {
+// What a thread must do after a store to a buffer that is exchanged, and this thread before it loads that or stores over it; null: it has been done.
+const char* missing_between(const ByteStore& store, const Thread& t) {
+    if (store.block == t.block->index) return store.at.seen_by(t.clock) ? nullptr : "with no barrier between";
+    bool told = false;
+    // The last one mostly says it.
+    const std::vector<Observation>& all = t.block->observations;
+    for (auto o = all.rbegin(); o != all.rend(); ++o) {
+        if (!o->tells(store.block, store.at)) continue;
+        if (o->fenced_for(t.clock)) return nullptr;
+        told = true;
+    }
+    return told ? "with an atomic between, but no fence_device after it that this thread has seen" : "with no fence_device and atomic between";
+}
+
+void exchanged_access(const void* p, u32 bytes, bool write, const char* what, const Site& at) {
+    Machine& m = Machine::current();
+    const Thread& t = Machine::self();
+    const ByteStore now{t.block->index, {t.agent(), t.epoch()}, write ? m.site_index(at) : u16{0}};
+    ByteStore known = now;
+    // Aligned accesses lie within 16 bytes.
+    const u64 begin = reinterpret_cast<u64>(p);
+    for (ByteStore& store : std::span(m.stored_bytes[begin / 16]).subspan(begin % 16, bytes)) {
+        if (store.at.epoch == 0) {
+            if (!write) fail("uninitialised-read", fmt::format("{} of global memory that nothing has been stored to in this launch", what), at);
+        } else if (store.block != known.block || store.at.agent != known.at.agent || store.at.epoch > known.at.epoch) {
+            if (const char* missing = missing_between(store, t); missing != nullptr)
+                fail("race",
+                     fmt::format("{} {} global memory that thread {} of block {} stores to at {}, {}", what, write ? "to" : "of",
+                                 store.at.agent - ClockLayout::thread(0), store.block, describe(m.site(store.site)), missing),
+                     at);
+            known = store;
+        }
+        if (write) store = now;
+    }
+}
+
+const Buffer& scalar_access(const void* p, u32 bytes, bool write, const char* what, const Site& at) {
     if (reinterpret_cast<u64>(p) % bytes != 0) fail("alignment", fmt::format("{} of {} bytes at {}", what, bytes, p), at);
-    global_access(p, bytes, write, what, at);
+    return global_access(p, bytes, write, what, at);
 }
 
 }  // namespace
 
-void global_read(const void* p, u32 bytes, Site at) { scalar_access(p, bytes, false, "a load", at); }
+void global_read(const void* p, u32 bytes, Site at) {
+    if (scalar_access(p, bytes, false, "a load", at).exchanged) exchanged_access(p, bytes, false, "a load", at);
+}
 
 namespace {
 
@@ -104,7 +153,7 @@ void wake_waiters(const void* p) {
 // A plain store to a word that blocks share through atomics must come after all their accesses: they were followed by fence_device, of a thread
 // that had seen them, and an atomic that this block has seen.
 void global_write(const void* p, u32 bytes, Site at) {
-    scalar_access(p, bytes, true, "a store", at);
+    if (scalar_access(p, bytes, true, "a store", at).exchanged) exchanged_access(p, bytes, true, "a store", at);
     Machine& m = Machine::current();
     wake_waiters(p);
     const auto word = m.shared_words.find(p);
@@ -143,6 +192,10 @@ void touch_word(SharedWord& word, bool wait) {
         word.turns[self] = ++word.turn;
     word.moments[self] = {t.agent(), t.epoch()};
     block.atomics[t.id].push_back(word.moments[self]);
+    if (word.blocks.empty()) return;
+    // A wait is its own fence.
+    block.observations.push_back({word.moments[self], word.blocks, {}});
+    if (wait) block.observations.back().fences.push_back(word.moments[self]);
 }
 
 // Returns the old value.
@@ -154,6 +207,7 @@ u32 atomic_access(u32* p, Site at) {
     SharedWord& word = m.shared_words[p];
     for (const auto& [other, when] : t.fenced_view) word.released[other] = std::max(word.released[other], when);
     if (t.bulk_released > 0) join_groups(word.stores, {{{t.block->index, t.id}, t.bulk_released}});
+    join_blocks(word.blocks, t.fenced_blocks);
     touch_word(word, false);
     return *p;
 }
@@ -183,6 +237,11 @@ void join_groups(StoredGroups& to, const StoredGroups& from) {
     for (const auto& [storer, group] : from) to[storer] = std::max(to[storer], group);
 }
 
+void join_blocks(BlockClocks& to, const BlockClocks& from) {
+    for (const auto& [block, clock] : from)
+        if (const auto [known, fresh] = to.try_emplace(block, clock); !fresh) known->second.join(clock);
+}
+
 void fence_async_global() {
     Thread& t = Machine::self();
     t.known_to_async = t.known_stores;
@@ -195,6 +254,23 @@ u32 global_max(u32* p, u32 v, Site at) {
     return old;
 }
 
+namespace {
+
+// A fence covers what the thread has seen: its own stores, those before a barrier, and what atomics told of other blocks'.
+void fence_exchanged(Thread& t) {
+    Block& block = *t.block;
+    for (Observation& o : block.observations) {
+        if (!o.at.seen_by(t.clock)) continue;
+        if (!o.fenced_for(t.clock)) o.fences.push_back({t.agent(), t.epoch()});
+        join_blocks(t.fenced_blocks, o.blocks);
+    }
+    join_blocks(t.fenced_blocks, {{block.index, t.clock}});
+    // Stores that follow are not covered.
+    t.tick();
+}
+
+}  // namespace
+
 void fence_device() {
     Thread& t = Machine::self();
     t.bulk_released = t.bulk_written;
@@ -204,6 +280,7 @@ void fence_device() {
         const auto seen = std::ranges::count_if(moments, [&](const Moment& moment) { return moment.seen_by(t.clock); });
         t.fenced_view[{block.index, thread}] = static_cast<i32>(seen);
     }
+    if (Machine::current().exchanging) fence_exchanged(t);
 }
 
 void trap(Site at) { fail("trap", "the trap instruction", at); }

@@ -119,7 +119,13 @@ Agent Block::new_agent(std::string name) {
 }
 
 Machine::Machine(const Launch& l, const std::function<void()>& k, const Options& o)
-    : launch(l), kernel(k), options(o), random(o.seed), elected_lane(random.below(32)), max_steps_(o.max_steps != 0 ? o.max_steps : 400'000'000) {
+    : launch(l),
+      kernel(k),
+      options(o),
+      random(o.seed),
+      elected_lane(random.below(32)),
+      exchanging(std::ranges::any_of(l.buffers, &Buffer::exchanged)),
+      max_steps_(o.max_steps != 0 ? o.max_steps : 400'000'000) {
     max_resident_ = options.resident > 0 ? options.resident : static_cast<int>(1 + random.below(3));
     // Registers are given to warps in units of 8 a thread; a thread has at most 255, for which 256 are set aside.
     const int all = std::min(256, 65536 / std::max(launch.threads, 32) / 8 * 8);

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "plan/cost_model.h"
 #include "plan/geometry.h"
@@ -112,8 +113,8 @@ int class_of(const AttentionProblem& p) {
 }
 
 bool fits(const KernelConfig& c, const AttentionProblem& p) {
-    // The families for short prompts are chosen by the size of the batch, and their bits are not the main family's.
-    if (p.batch_invariant && (c.family == Family::prefill_short || is_folded(c.family))) return false;
+    // The families for short prompts are chosen by the size of the batch, as is which jobs are split, and their bits are not the main family's.
+    if (p.batch_invariant && (c.family == Family::prefill_short || is_folded(c.family) || c.splits)) return false;
     return c.elem == elem_of(p.dtype) && kv_elem(c) == elem_of(p.kv_dtype) && c.out == elem_of(p.out_dtype) && c.packed == p.packed &&
            (c.mask == Mask::causal) == p.causal && (c.scale_block == p.scale_block || (any_scale_block(c) && p.scale_block != 0)) &&
            c.v_transposed == p.v_transposed && c.head_dim == class_of(p);
@@ -123,8 +124,8 @@ bool fits(const KernelConfig& c, const AttentionProblem& p) {
 constexpr std::int64_t kMostScratch = std::int64_t{1} << 39;
 
 // Of a kernel that fits.
-bool may_copy(const KernelConfig& c, const AttentionProblem& p) {
-    return scratch_bytes(c, p) <= std::min(p.max_scratch_bytes.value_or(kMostScratch), kMostScratch);
+bool may_copy(const KernelConfig& c, const AttentionProblem& p, const Split& split) {
+    return scratch_bytes(c, p, split) <= std::min(p.max_scratch_bytes.value_or(kMostScratch), kMostScratch);
 }
 
 // Query heads whose tiles run together, the outermost order of the jobs.
@@ -199,9 +200,10 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
         return Error{Code::invalid_argument, "variant", fmt::format("{} is outside the kernel tables", variant)};
     const KernelConfig& c = kernel_at(variant);
     if (!fits(c, p)) return unsupported("variant", fmt::format("{} does not compute this problem", kernel_name(c)));
-    if (!may_copy(c, p)) {
+    const Split split = split_of(c, p, device);
+    if (!may_copy(c, p, split)) {
         return unsupported("max_scratch_bytes", fmt::format("{}; {} needs {}", p.max_scratch_bytes.value_or(kMostScratch), kernel_name(c),
-                                                            scratch_bytes(c, p)));
+                                                            scratch_bytes(c, p, split)));
     }
     const Geometry g = geometry(c);
     if (g.total > device.shared_memory_per_block)
@@ -221,9 +223,15 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
     if (plan.jobs >= (std::int64_t{1} << 31) - 65536)
         return unsupported("q", fmt::format("{} tiles over all heads; below 2^31 are supported", plan.jobs));
     plan.heads_per_group = heads_per_group(c, p, device);
-    plan.grid = static_cast<int>(std::min<std::int64_t>(plan.jobs, device.num_sms));
-    plan.scratch_bytes = plan.grid > 0 ? scratch_bytes(c, p) : 0;
     plan.modelled_us = modelled_us(c, p, device);
+    return with_split(std::move(plan), split, device.num_sms);
+}
+
+Plan with_split(Plan plan, const Split& split, int num_sms) {
+    plan.split_jobs = split.jobs;
+    plan.parts = split.parts;
+    plan.grid = static_cast<int>(std::min<std::int64_t>(plan.jobs + split.jobs * (split.parts - 1), num_sms));
+    plan.scratch_bytes = plan.grid > 0 ? scratch_bytes(kernel_at(plan.variant), plan.problem, split) : 0;
     return plan;
 }
 
@@ -247,10 +255,12 @@ Result<Plan> choose_fastest(const AttentionProblem& p, const DeviceInfo& device,
     double least = 0;
     for (int i = 0; i < static_cast<int>(kernel_table().size() + first_use_table().size()); ++i) {
         const KernelConfig& c = kernel_at(i);
-        if (!fits(c, p) || (!scratch && scratch_bytes(c, p) > 0)) continue;
+        if (!fits(c, p)) continue;
+        const Split split = split_of(c, p, device);
+        if ((!scratch && scratch_bytes(c, p, split) > 0) || (c.splits && split.jobs == 0)) continue;
         // Whether there is room for copies depends on the batch. Of V transposed that changes no bits (below); prefill_mixed has others than
         // prefill_widened.
-        if (p.batch_invariant ? p.max_scratch_bytes && c.family == Family::prefill_widened && c.head_dim <= 128 : !may_copy(c, p)) continue;
+        if (p.batch_invariant ? p.max_scratch_bytes && c.family == Family::prefill_widened && c.head_dim <= 128 : !may_copy(c, p, split)) continue;
         // A folded job keeps one warpgroup busy: beside others of its kind, in a second wave, it takes longer than the model says.
         if (is_folded(c.family) && jobs_of(c, judged) > device.num_sms) continue;
         const double us = modelled_us(c, judged, device);
@@ -263,7 +273,7 @@ Result<Plan> choose_fastest(const AttentionProblem& p, const DeviceInfo& device,
             return unsupported("max_scratch_bytes", fmt::format("{}; no kernel computes this problem with so little", *p.max_scratch_bytes));
         return unsupported("q", scratch ? "no kernel computes this problem" : "no kernel computes this problem without scratch memory");
     }
-    if (kernel_at(best).v_turned && !may_copy(kernel_at(best), p)) best = twin_of(best);
+    if (kernel_at(best).v_turned && !may_copy(kernel_at(best), p, {})) best = twin_of(best);
     return plan_variant(p, device, best);
 }
 
@@ -273,7 +283,7 @@ Result<Plan> choose(const AttentionProblem& p, const DeviceInfo& device) { retur
 Result<Plan> choose_without_scratch(const AttentionProblem& p, const DeviceInfo& device) { return choose_fastest(p, device, false); }
 
 Result<Plan> replace_without_scratch(const Plan& plan, const DeviceInfo& device) {
-    if (kernel_at(plan.variant).v_turned) return plan_variant(plan.problem, device, twin_of(plan.variant));
+    if (kernel_at(plan.variant).v_turned && !kernel_at(plan.variant).splits) return plan_variant(plan.problem, device, twin_of(plan.variant));
     if (plan.problem.batch_invariant) return unsupported("batch_invariant", "is set, and without scratch memory bits would change");
     return choose_without_scratch(plan.problem, device);
 }

@@ -26,10 +26,12 @@ std::string Plan::to_string() const {
     s += fmt::format("jobs     {}{} on {} blocks, {}{}\n", p.packed ? "at most " : "", jobs, grid,
                      c.dynamic && jobs > grid ? "drawn from a counter" : "dealt in turn",
                      p.causal ? (p.packed ? ", longest of a sequence first" : ", longest first") : "");
+    if (split_jobs > 0) s += fmt::format("split    the last {}, in {} parts each of their keys\n", split_jobs, parts);
     const std::int64_t heads = p.heads * p.batch;
     if (!p.packed) s += fmt::format("order    {} of {} heads at a time, while L2 has their K and V\n", std::min(heads_per_group, heads), heads);
     if (scratch_bytes > 0)
-        s += fmt::format("scratch  {} bytes: {}\n", scratch_bytes, c.v_turned ? "v transposed" : "k and v in 16 bits, which a launch before makes");
+        s += fmt::format("scratch  {} bytes: {}{}{}\n", scratch_bytes, reads_copies(c) ? "k and v in 16 bits, which a launch before makes" : "",
+                         c.v_turned ? "v transposed" : "", split_jobs == 0 ? "" : c.v_turned ? ", outputs of parts" : "outputs of parts");
     s += fmt::format("model    {:.1f} us\n", modelled_us);
     return s;
 }

@@ -49,6 +49,7 @@ struct KernelConfig {
     bool v_transposed = false;  // prefill_fp8: v comes as [batch, kv_heads, head_dim, seq], packed [kv_heads, head_dim, tokens]
     bool ahead = false;       // prefill_folded: Q K^T of a block runs beside the softmax of the block before it
     bool v_turned = false;    // prefill_fp8, dense: v is transposed once, beside the jobs, with keys in the order in which P's fragments have them
+    bool splits = false;      // dense, no mask: blocks share the last jobs, a part of the keys each (plan/split.h)
 
     constexpr bool operator==(const KernelConfig&) const = default;
 };
@@ -63,8 +64,8 @@ constexpr bool loads_v_transposed(const KernelConfig& c) { return c.v_transposed
 constexpr bool any_scale_block(const KernelConfig& c) { return c.scale_block == 64 && (c.v_transposed || c.out == Elem::e4m3); }
 // Whether a launch before it copies what it reads: k and v in 16 bits.
 constexpr bool reads_copies(const KernelConfig& c) { return c.family == Family::prefill_widened; }
-// Whether it takes scratch memory: for those copies, or for v transposed.
-constexpr bool takes_scratch(const KernelConfig& c) { return reads_copies(c) || c.v_turned; }
+// Whether it takes scratch memory: for those copies, for v transposed, or for outputs of a part of the keys.
+constexpr bool takes_scratch(const KernelConfig& c) { return reads_copies(c) || c.v_turned || c.splits; }
 // Of the problem's k and v.
 constexpr Elem kv_elem(const KernelConfig& c) { return is_mixed(c.family) ? Elem::e4m3 : c.elem; }
 // Of what TMA loads for them.

@@ -117,6 +117,13 @@ constexpr void for_each_catalogued(F f) {
         c.v_transposed = true;
         f(c);
     });
+    // The kernels of long prompts without a mask, whose jobs are of one length and seldom fill their last wave. (hd64 gains nothing.)
+    for_each_tile([&](KernelConfig c) {
+        const bool main = c.family == Family::prefill && (c.head_dim == 128 || c.head_dim == 256);
+        if (c.mask != Mask::full || c.packed || !(main || c.v_turned)) return;
+        c.splits = true;
+        f(c);
+    });
 }
 
 constexpr i32 kernel_count() {

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "plan/geometry.h"
+#include "plan/split.h"
 
 namespace hopfill::planner {
 namespace {
@@ -144,6 +145,23 @@ void set_turning(PrefillTurnParams& a, const KernelConfig& c) {
     a.by_last_turned_width = divisor_of(static_cast<u32>((last == 0 ? a.turned_width : last) * parts));
 }
 
+// Of v transposed, whole lines.
+std::int64_t turned_bytes(const KernelConfig& c, const AttentionProblem& p) {
+    if (!c.v_turned) return 0;
+    const TensorView v = turned_view(p);
+    return v.elements() == 0 ? 0 : p.batch * v.strides[0];
+}
+
+void set_split(LaunchParams& a, const Plan& plan, const TensorView& o) {
+    a.whole_jobs = static_cast<i32>(plan.jobs - plan.split_jobs);
+    a.parts = plan.parts;
+    a.by_parts = divisor_of(static_cast<u32>(plan.parts));
+    a.o_rows = o.data;
+    a.o_batch = o.strides[0];
+    a.o_seq = o.strides[1];
+    a.o_head = o.strides[2];
+}
+
 }  // namespace
 
 Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
@@ -160,7 +178,7 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     spec.shared_bytes = plan.shared_bytes;
     if (spec.grid == 0) return spec;
 
-    PrefillTurnParams& a = spec.params;
+    LaunchParams& a = spec.params;
     if (auto r = set_scales(a, p, t); !r) return r.error();
     a.lse = t.lse.present() ? static_cast<float*>(t.lse.data) : nullptr;
     a.cu_seqlens_q = p.packed ? static_cast<const i32*>(t.cu_seqlens_q.data) : nullptr;
@@ -174,14 +192,15 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     a.seqlen_kv = static_cast<i32>(p.packed ? 0 : p.max_seqlen_kv);
     a.total_q = static_cast<i32>(p.tokens_q);
     a.total_kv = static_cast<i32>(p.tokens_kv);
-    a.jobs = static_cast<i32>(plan.jobs);
+    a.jobs = static_cast<i32>(plan.jobs + plan.split_jobs * (plan.parts - 1));
     a.q_tiles = static_cast<i32>(plan.jobs / (p.heads * (p.packed ? 1 : p.batch)));
     a.heads_per_group = static_cast<i32>(plan.heads_per_group);
     set_divisors(a);
+    if (c.splits) set_split(a, plan, t.o);
 
     const int columns = geometry(c).slab_columns;
     TensorView k = t.k, v = t.v;
-    spec.scratch_bytes = scratch_bytes(c, p);
+    spec.scratch_bytes = scratch_bytes(c, p, {plan.split_jobs, plan.parts});
     if (c.v_turned) {
         v = turned_view(p);
         v.device = t.v.device;
@@ -189,7 +208,7 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
         spec.v_stored = transposed_spec_of(v, t.q.data, c, piece_tokens());
         spec.v_stored.box[1] = piece_channels();
         set_turning(a, c);
-    } else if (spec.scratch_bytes > 0) {
+    } else if (reads_copies(c) && spec.scratch_bytes > 0) {
         spec.copying = make_widening(p, t.k, t.v, c.elem);
         k = spec.copying->tensors[1].first;
         v = spec.copying->tensors[3].first;
@@ -211,37 +230,53 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
     return spec;
 }
 
-std::int64_t scratch_bytes(const KernelConfig& c, const AttentionProblem& p) {
-    if (c.v_turned) {
-        const TensorView v = turned_view(p);
-        return v.elements() == 0 ? 0 : p.batch * v.strides[0];
-    }
-    return c.family == Family::prefill_widened ? 2 * copy_bytes(c, p) : 0;
+std::int64_t scratch_bytes(const KernelConfig& c, const AttentionProblem& p, const Split& split) {
+    if (reads_copies(c)) return 2 * copy_bytes(c, p);
+    return turned_bytes(c, p) + split.jobs * split.parts * 4 * c.consumers * part_record_bytes(c);
 }
 
 KernelConfig without_turning(KernelConfig c) {
-    c.v_turned = false;
+    c.v_turned = c.splits = false;
     return c;
 }
 
 QuantizeConfig copying_for(const KernelConfig& c) { return widening_to(c.elem); }
 
+namespace {
+
 std::size_t turning_words(const LaunchSpec& spec) {
+    if (!spec.config.v_turned) return 0;
     return 2 + static_cast<std::size_t>(spec.params.turned_heads) * static_cast<std::size_t>(spec.params.turned_blocks);
 }
 
+}  // namespace
+
+std::size_t counting_words(const LaunchSpec& spec) {
+    const LaunchParams& a = spec.params;
+    if (!spec.config.splits || spec.grid == 0) return turning_words(spec);
+    const std::size_t split_jobs = static_cast<std::size_t>((a.jobs - a.whole_jobs) / a.parts);
+    return turning_words(spec) + split_jobs * 4 * static_cast<std::size_t>(spec.config.consumers);
+}
+
+void place_words(const LaunchSpec& spec, LaunchParams& params, u32* words) {
+    params.turning = words;
+    params.parts_done = words + turning_words(spec);
+}
+
 void LaunchSpec::place_scratch(void* memory) {
-    if (config.v_turned) {
-        v.base = v_stored.base = memory;
-        return;
+    if (config.v_turned) v.base = v_stored.base = memory;
+    if (config.splits) {
+        const std::int64_t parts = (params.jobs - params.whole_jobs) * std::int64_t{4} * config.consumers * part_record_bytes(config);
+        params.part_records = static_cast<char*>(memory) + scratch_bytes - parts;
     }
+    if (!reads_copies(config)) return;
     k.base = memory;
     v.base = static_cast<char*>(memory) + scratch_bytes / 2;
     place_copies(*copying, memory, static_cast<char*>(memory) + scratch_bytes / 2);
 }
 
 std::array<LaunchSpec::Map, 6> LaunchSpec::maps() const {
-    using P = PrefillTurnParams;
+    using P = LaunchParams;
     const Map q_map{"q", &q, &P::q}, k_map{"k", &k, &P::k}, v_map{"v", &v, &P::v}, o_map{"o", &o, &P::o};
     if (config.v_turned) return {q_map, k_map, v_map, o_map, Map{"v", &v_given, &P::v_given}, Map{"v", &v_stored, &P::v_stored}};
     Map last;

@@ -17,14 +17,15 @@ namespace hopfill::planner {
 // Everything of a launch but the encoded tensor maps, which need the driver (or the emulator): the backend encodes all that maps() names into params.
 struct LaunchSpec {
     KernelConfig config;
-    PrefillTurnParams params{};  // the backend sets work_counter where config.dynamic, turning where config.v_turned
+    LaunchParams params{};       // the backend sets work_counter where config.dynamic, turning and parts_done where counting_words() > 0
     TensorMapSpec q, k, v, o;
     TensorMapSpec v_given, v_stored;  // config.v_turned
     TensorMapSpec k_odd, v_edge;      // config.v_transposed: k_odd of dense batches, v_edge of packed ones
     int grid = 0;                // blocks; 0 means that there is nothing to compute
     int threads = 0;
     int shared_bytes = 0;
-    // takes_scratch(): the memory for copies of k and v, or for v transposed, which their maps are of; reads_copies(): the launch before that makes
+    // takes_scratch(): the memory for copies of k and v, or for v transposed, which their maps are of, and for outputs of parts; reads_copies(): the
+    // launch before that makes
     // them. The backend finds some, 256-byte aligned, and says where in place_scratch().
     std::optional<QuantizeLaunch> copying;
     std::int64_t scratch_bytes = 0;
@@ -34,7 +35,7 @@ struct LaunchSpec {
     struct Map {
         const char* tensor = nullptr;
         const TensorMapSpec* from = nullptr;
-        TensorMap PrefillTurnParams::*to = nullptr;
+        TensorMap LaunchParams::*to = nullptr;
     };
     // The last ones are empty where the kernel has fewer.
     std::array<Map, 6> maps() const;
@@ -65,16 +66,26 @@ Result<Plan> replace_without_scratch(const Plan& plan, const DeviceInfo& device)
 // The same with the kernel given; an error when it does not fit the problem.
 Result<Plan> plan_variant(const AttentionProblem& problem, const DeviceInfo& device, int variant);
 
-// Zeroed words of global memory that a launch of a kernel with v_turned counts with.
-std::size_t turning_words(const LaunchSpec& spec);
+// Zeroed words of global memory that a launch counts with, beside the counter of jobs: what V's turning has, then what split jobs have.
+std::size_t counting_words(const LaunchSpec& spec);
+// Where they lie.
+void place_words(const LaunchSpec& spec, LaunchParams& params, u32* words);
 
 int shared_bytes(const KernelConfig& config);
-// Of a problem's copies of k and v, or of v transposed: 0 but for takes_scratch().
-std::int64_t scratch_bytes(const KernelConfig& config, const AttentionProblem& problem);
+// The last jobs of a launch, which blocks share (KernelConfig::splits).
+struct Split {
+    std::int64_t jobs = 0;  // that are split; 0: none
+    int parts = 1;          // of each
+};
+Split split_of(const KernelConfig& config, const AttentionProblem& problem, const DeviceInfo& device);
+// A plan of a kernel that splits, with so many of its last jobs in so many parts, at least one KV block each, on as many multiprocessors.
+Plan with_split(Plan plan, const Split& split, int num_sms);
+// Of a problem's copies of k and v, of v transposed, and of the outputs of parts: 0 but for takes_scratch().
+std::int64_t scratch_bytes(const KernelConfig& config, const AttentionProblem& problem, const Split& split);
 int threads(const KernelConfig& config);
 // The kernel of the launch that makes them.
 QuantizeConfig copying_for(const KernelConfig& config);
-// The kernel that transposes V for each job, with the same bits.
+// The kernel that transposes V for each job, and splits none. With the same bits, where the other splits none, either.
 KernelConfig without_turning(KernelConfig config);
 
 // Lowers a plan onto tensors, which must be those of plan.problem (src/api checks that). Errors: a base that is null or not 16-byte aligned.

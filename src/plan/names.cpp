@@ -35,19 +35,19 @@ const char* text(Family f) {
 namespace planner {
 
 std::string kernel_name(const KernelConfig& c) {
-    return fmt::format("{}_{}{}_hd{}_{}{}_m{}n{}s{}{}{}{}{}{}{}", text(c.family), text(c.elem),
+    return fmt::format("{}_{}{}_hd{}_{}{}_m{}n{}s{}{}{}{}{}{}{}{}", text(c.family), text(c.elem),
                        c.out == c.elem ? "" : fmt::format("_o{}", text(c.out)), c.head_dim, text(c.mask), c.packed ? "_packed" : "",
                        geometry(c).tile_m, c.tile_n, c.stages, c.pingpong ? "_pp" : "", c.dynamic ? "_dyn" : "",
                        c.scale_block != 0 ? fmt::format("_b{}", c.scale_block) : "", c.v_transposed ? "_vt" : "",
-                       c.ahead ? "_ahead" : "", c.v_turned ? "_turned" : "");
+                       c.ahead ? "_ahead" : "", c.v_turned ? "_turned" : "", c.splits ? "_split" : "");
 }
 
 std::string kernel_expression(const KernelConfig& c) {
     return fmt::format(
         "hopfill::KernelConfig{{hopfill::Family::{}, hopfill::Elem::{}, hopfill::Elem::{}, hopfill::Mask::{}, {}, {}, {}, {}, {}, {}, {}, "
-        "{}, {}, {}, {}}}",
+        "{}, {}, {}, {}, {}}}",
         text(c.family), text(c.elem), text(c.out), text(c.mask), c.head_dim, c.tile_n, c.stages, c.consumers, c.packed, c.dynamic, c.pingpong,
-        c.scale_block, c.v_transposed, c.ahead, c.v_turned);
+        c.scale_block, c.v_transposed, c.ahead, c.v_turned, c.splits);
 }
 
 }  // namespace planner

@@ -79,17 +79,44 @@ struct PrefillTurnParams : PrefillVtParams {
     Divisor by_kv_heads, by_turned_group, by_turned_width, by_last_turned_width;  // pieces of a group; of a block of all its heads
 };
 
-template <bool VTransposed, bool Turns>
+// KernelConfig::splits: jobs from `whole_jobs` on are parts of jobs. Part i of a job has an i-th of its KV blocks, in order, and leaves its outputs,
+// as of these keys alone, in a record of its own; the last part to be done makes the job's outputs of all records.
+struct PrefillSplitParams : PrefillTurnParams {
+    void* part_records;         // of part_record_bytes() for each part and consumer warp
+    u32* parts_done;            // of each split job, by consumer warp; zero between launches
+    void* o_rows;               // o, which is not stored by TMA there; strides in elements
+    i64 o_batch, o_seq, o_head;
+    i32 whole_jobs;
+    i32 parts;                  // of a split job
+    Divisor by_parts;
+};
+
+// What a launch of any kernel passes.
+using LaunchParams = PrefillSplitParams;
+
+template <bool VTransposed, bool Turns, bool Splits>
 struct Fp8ParamsFor {
+    using Type = PrefillSplitParams;
+};
+template <>
+struct Fp8ParamsFor<false, false, false> {
     using Type = PrefillFp8Params;
 };
 template <>
-struct Fp8ParamsFor<true, false> {
+struct Fp8ParamsFor<true, false, false> {
     using Type = PrefillVtParams;
 };
 template <>
-struct Fp8ParamsFor<false, true> {
+struct Fp8ParamsFor<false, true, false> {
     using Type = PrefillTurnParams;
+};
+template <bool Splits>
+struct ParamsFor {
+    using Type = PrefillParams;
+};
+template <>
+struct ParamsFor<true> {
+    using Type = PrefillSplitParams;
 };
 
 }  // namespace hopfill

@@ -30,6 +30,7 @@ struct Wanted {
     Elem out = Elem::bf16;
     bool ahead = false;
     bool v_turned = false;
+    bool splits = false;
 };
 constexpr Wanted kWanted[] = {
     {Family::prefill, Mask::causal, true},
@@ -58,6 +59,8 @@ constexpr Wanted kWanted[] = {
     {Family::prefill_fp8, Mask::causal, true, 128},
     {Family::prefill_fp8, Mask::causal, false, 128, 0, 3, false, Elem::bf16, false, true},
     {Family::prefill_fp8, Mask::full, false, 256, 0, 2, false, Elem::bf16, false, true},
+    {Family::prefill, Mask::full, false, 128, 0, 2, false, Elem::bf16, false, false, true},
+    {Family::prefill_fp8, Mask::full, false, 128, 0, 3, false, Elem::bf16, false, true, true},
 };
 constexpr int kPlanned = sizeof(kWanted) / sizeof(kWanted[0]);
 // And the quantiser of bf16 and of f16.
@@ -68,14 +71,14 @@ constexpr int find(const Wanted& w) {
         const KernelConfig c = at(i);
         if (c.family == w.family && c.mask == w.mask && c.packed == w.packed && c.out == w.out && c.head_dim == w.head_dim &&
             c.scale_block == w.scale_block && c.consumers == w.consumers && c.v_transposed == w.v_transposed && c.ahead == w.ahead &&
-            c.v_turned == w.v_turned)
+            c.v_turned == w.v_turned && c.splits == w.splits)
             return i;
     }
     return -1;
 }
 
 template <int Row>
-void kernel(const PrefillTurnParams& p) {
+void kernel(const LaunchParams& p) {
     if constexpr (at(Row).family == Family::prefill)
         prefill_kernel<at(Row)>(p);
     else if constexpr (at(Row).family == Family::prefill_folded)

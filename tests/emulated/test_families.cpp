@@ -81,7 +81,7 @@ TEST(Kernels, GiveTheSameBitsWhoeverTransposesV) {
     int compared = 0;
     for (const Case& c : family_cases()) {
         KernelConfig twin = planner::kernel_at(c.variant);
-        if (!twin.v_turned) continue;
+        if (!twin.v_turned || twin.splits) continue;
         twin.v_turned = false;
         const auto& table = planner::kernel_table();
         const auto at = std::find(table.begin(), table.end(), twin);
@@ -96,6 +96,38 @@ TEST(Kernels, GiveTheSameBitsWhoeverTransposesV) {
         ++compared;
     }
     EXPECT_EQ(compared, 8);
+}
+
+// Jobs split in any number of parts: outputs near those of whole jobs, the same ones in every schedule, and nothing unordered.
+TEST(Kernels, SplitTheirLastJobs) {
+    int kernels = 0;
+    for (const Case& family_case : family_cases()) {
+        const KernelConfig& k = planner::kernel_at(family_case.variant);
+        if (!k.splits) continue;
+        const int blocks = ceil_div(family_case.kv_lens[0], k.tile_n);
+        for (const auto& [split_jobs, parts] : {std::pair{1, 2}, std::pair{2, 2}, std::pair{4, 3}, std::pair{3, blocks}}) {
+            Case c = family_case;
+            c.split_jobs = split_jobs;
+            c.parts = parts;
+            c.blocks = 1 + split_jobs;
+            Workload work(c, 1);
+            std::vector<std::uint8_t> output;
+            std::vector<float> lse;
+            for (const u64 seed : {1, 2, 3}) {
+                const Outcome outcome = work.run({.seed = seed}, emulator::run);
+                ASSERT_EQ(outcome.kind, "clean") << c.name << ", " << split_jobs << " jobs in " << parts << " parts, seed " << seed << ": "
+                                                 << outcome.text;
+                if (seed > 1) {
+                    EXPECT_EQ(work.output(), output) << c.name;
+                    EXPECT_EQ(work.lse(), lse) << c.name;
+                }
+                output = work.output();
+                lse = work.lse();
+            }
+        }
+        ++kernels;
+    }
+    EXPECT_EQ(kernels, 8);
 }
 
 // What the problems above have to be: long, of several tiles a block, with ragged ends; and of every family, class of head dimensions and mask.

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels.h"
+#include "sm90/vector.cuh"
 
 namespace hopfill::testing {
 namespace {
@@ -217,6 +218,126 @@ TEST(GlobalWords, HandOverWhatTmaStores) {
         const Report stuck = run(count, seed);
         EXPECT_EQ(kind_of(stuck), "deadlock");
         EXPECT_THAT(text_of(stuck), ::testing::HasSubstr("waits for a word of global memory to reach 1"));
+    }
+}
+
+// Warps of several blocks store partial results, and the last one to have done so adds them up: what that takes, one thing left out. The fences are
+// lane 0's, between which and the other lanes' accesses lie sync_warp, or every lane's.
+enum class Missing { nothing, warp_before, fence_before, last, fence_after, warp_after };
+
+Report exchange(Missing missing, bool every_lane, std::uint64_t seed) {
+    constexpr u32 kBlocks = 3;
+    std::vector<u32> partial(kBlocks * 128), words(1);
+    u32 finished = 0;
+    const auto kernel = [&] {
+        const u32 lane = sm90::thread_index(), block = sm90::block_index();
+        sm90::store_global16(&partial[(block * 32 + lane) * 4], {lane, block, 1, lane + block});
+        if (missing != Missing::warp_before) sm90::sync_warp();
+        u32 before = 0;
+        if (missing != Missing::fence_before && (every_lane || lane == 0)) sm90::fence_device();
+        if (lane == 0) before = sm90::atomic_add(words.data(), 1u);
+        const auto fence = [&] {
+            if (missing != Missing::fence_after && (every_lane || lane == 0)) sm90::fence_device();
+        };
+        // A shuffle orders nothing.
+        before = sm90::warp_uniform(before);
+        if (before + 1 < sm90::grid_size() && missing != Missing::last) return;
+        if (!every_lane) fence();
+        if (missing != Missing::warp_after) sm90::sync_warp();
+        if (every_lane) fence();
+        u32 sum[4] = {};
+        for (u32 of = 0; of < kBlocks; ++of) {
+            u32 part[4];
+            sm90::load_global16(&partial[(of * 32 + (lane + 1) % 32) * 4], part);
+            for (u32 i = 0; i < 4; ++i) sum[i] += part[i];
+        }
+        const u32 next = (lane + 1) % 32;
+        EXPECT_THAT(sum, ::testing::ElementsAre(kBlocks * next, kBlocks * (kBlocks - 1) / 2, kBlocks, sum[0] + sum[1]));
+        ++finished;
+    };
+    Buffer exchanged = buffer("partial", partial, true);
+    exchanged.exchanged = true;
+    const Report r = emulator::emulate({kBlocks, 32, 0, 0, {exchanged, buffer("words", words, true)}}, kernel, {.seed = seed});
+    if (missing == Missing::nothing) {
+        EXPECT_EQ(finished, 32u);
+    }
+    return r;
+}
+
+TEST(Exchanges, OfPartialResults) {
+    for (std::uint64_t seed = 0; seed < 32; ++seed) {
+        for (const bool every_lane : {false, true}) {
+            const Report right = exchange(Missing::nothing, every_lane, seed);
+            EXPECT_EQ(kind_of(right), "clean") << text_of(right);
+            for (const Missing missing : {Missing::warp_before, Missing::fence_before, Missing::fence_after, Missing::warp_after})
+                EXPECT_EQ(kind_of(exchange(missing, every_lane, seed)), "race") << static_cast<int>(missing) << every_lane;
+            EXPECT_THAT(kind_of(exchange(Missing::last, every_lane, seed)), ::testing::AnyOf("race", "uninitialised-read"));
+        }
+        EXPECT_THAT(text_of(exchange(Missing::fence_before, false, seed)), ::testing::HasSubstr("with no fence_device and atomic between"));
+        EXPECT_THAT(text_of(exchange(Missing::fence_after, false, seed)),
+                    ::testing::HasSubstr("with an atomic between, but no fence_device after it that this thread has seen"));
+    }
+}
+
+// Three blocks of two warps, of which thread 0 of each stores a word after the other's, by way of a fence, an atomic and a wait for it.
+TEST(Exchanges, AreHandedOnFromBlockToBlock) {
+    const auto run = [](bool late, bool fence, std::uint64_t seed) {
+        std::vector<u32> data(4), words(3);
+        const auto kernel = [&] {
+            const u32 block = sm90::block_index();
+            if (sm90::thread_index() == 0) {
+                if (block > 0) sm90::wait_global(&words[block - 1], 1);
+                if (!late || block > 0) sm90::store_global(&data[block], block > 0 ? sm90::load_global(&data[0]) + block : 1u);
+                if (fence || block != 1) sm90::fence_device();
+                // The fence before does not cover this.
+                if (late && block == 0) sm90::store_global(&data[0], 1u);
+                sm90::atomic_add(&words[block], 1u);
+            }
+            sm90::sync_block();
+            if (block < 2 || sm90::thread_index() != 63) return;
+            for (u32 i = 0; i < 3; ++i) EXPECT_EQ(sm90::load_global(&data[i]), i + 1);
+        };
+        Buffer exchanged = buffer("data", data, true);
+        exchanged.exchanged = true;
+        return kind_of(emulator::emulate({3, 64, 0, 0, {exchanged, buffer("words", words, true)}}, kernel, {.seed = seed}));
+    };
+    for (std::uint64_t seed = 0; seed < 12; ++seed) {
+        EXPECT_EQ(run(false, true, seed), "clean");
+        EXPECT_EQ(run(false, false, seed), "race");
+        EXPECT_EQ(run(true, true, seed), "race");
+    }
+}
+
+// Threads of one block, each of which stores a byte of the same 16: a barrier is enough for others to load or overwrite them, and needed.
+TEST(Exchanges, WithinABlock) {
+    enum Then { load, overwrite, load_more };
+    const auto run = [](Then then, bool barrier, std::uint64_t seed) {
+        std::vector<u8> data(128);
+        const auto kernel = [&] {
+            const u32 thread = sm90::thread_index(), other = 63 - thread;
+            sm90::store_global(&data[thread], static_cast<u8>(thread));
+            EXPECT_EQ(sm90::load_global(&data[thread]), thread);
+            if (barrier) sm90::sync_block();
+            if (then == overwrite)
+                sm90::store_global(&data[other], u8{1});
+            else if (then == load)
+                EXPECT_EQ(sm90::load_global(&data[other]), other);
+            else
+                sm90::load_global(&data[thread + 1]);
+        };
+        Buffer exchanged = buffer("data", data, true);
+        exchanged.exchanged = true;
+        return emulator::emulate({1, 64, 0, 0, {exchanged}}, kernel, {.seed = seed});
+    };
+    for (std::uint64_t seed = 0; seed < 12; ++seed) {
+        for (const Then then : {load, overwrite}) {
+            EXPECT_EQ(kind_of(run(then, true, seed)), "clean");
+            // Who loads first may find nothing there.
+            EXPECT_THAT(kind_of(run(then, false, seed)), ::testing::AnyOf("race", "uninitialised-read"));
+        }
+        const Report r = run(load_more, true, seed);
+        EXPECT_EQ(kind_of(r), "uninitialised-read");
+        EXPECT_THAT(text_of(r), ::testing::HasSubstr("a load of global memory that nothing has been stored to in this launch"));
     }
 }
 

@@ -236,6 +236,7 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
     if (!d.plan) throw std::runtime_error(d.plan.error().text());
     d.plan->backend = Backend::emulated;
     if (c.heads_per_group > 0) d.plan->heads_per_group = c.heads_per_group;
+    if (c.split_jobs > 0) d.plan = planner::with_split(std::move(*d.plan), {c.split_jobs, c.parts}, c.blocks);
 }
 
 Workload::~Workload() = default;
@@ -322,14 +323,15 @@ namespace {
 
 // What a kernel's problems are drawn from. Evidence holds outputs of these problems, so a kernel keeps its number when the catalogue grows: its rows
 // that came after the first-use table, those with V given transposed, the mixed and the folded of FP8, count last; and what lies behind the eight
-// mixed kernels of hd256 that once were there keeps its number, too. Widened kernels came after all of that, and those that read V turned after them:
-// they count behind it, and the others as if they were not there.
+// mixed kernels of hd256 that once were there keeps its number, too. Widened kernels came after all of that, those that read V turned after them, and
+// those that split jobs last: they count behind it, and the others as if they were not there.
 int number_of(int variant) {
     constexpr int kGone = 8;
     using Kind = bool (*)(const KernelConfig&);
     std::vector<KernelConfig> catalogue = planner::kernel_table(), others = planner::first_use_table();
     int before = 0;  // of the kinds below
-    for (const Kind newest : {Kind([](const KernelConfig& k) { return k.v_turned; }),
+    for (const Kind newest : {Kind([](const KernelConfig& k) { return k.splits; }),
+                              Kind([](const KernelConfig& k) { return k.v_turned && !k.splits; }),
                               Kind([](const KernelConfig& k) { return k.family == Family::prefill_widened; })}) {
         int of_kind = 0;
         for (int i = 0; i < variant; ++i) of_kind += newest(planner::kernel_at(i));
@@ -373,6 +375,8 @@ std::vector<Case> long_cases(bool per_ring) {
             c.q_lens.assign(1, 2 * tile_m - 13);
             c.kv_lens.assign(1, long_kv);
         }
+        // Three of four jobs, so that a block has whole ones and parts, and parts of two jobs.
+        if (k.splits) c.split_jobs = c.parts = 3;
         cases.push_back(c);
     }
     return cases;
@@ -448,6 +452,11 @@ Case random_case(int variant, std::uint64_t seed) {
     } else {
         c.heads_per_group = between(0, c.heads * sequences);
     }
+    const int blocks = ceil_div(c.kv_lens[0], k.tile_n);
+    if (k.splits && blocks > 1) {
+        c.split_jobs = between(1, ceil_div(c.q_lens[0], geometry(k).tile_m) * c.heads * sequences);
+        c.parts = between(2, blocks);
+    }
     return c;
 }
 
@@ -466,6 +475,8 @@ std::vector<Case> integer_cases() {
             if (!travels(planner::kernel_at(long_case.variant))) continue;
             Case c = random ? random_case(long_case.variant, static_cast<std::uint64_t>(number_of(long_case.variant))) : long_case;
             c.name += " " + problem_text(c);
+            // (A GPU has computed the random ones as they are planned.)
+            if (random) c.split_jobs = 0;
             c.integers = true;
             cases.push_back(std::move(c));
         }

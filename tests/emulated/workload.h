@@ -27,6 +27,7 @@ struct Case {
     std::vector<int> q_lens{1}, kv_lens{1};  // dense: equal lengths, one a sequence
     int blocks = 2;                          // SMs of the device, so that a block has several tiles
     int heads_per_group = 0;                 // dense: whose tiles run together; 0 is the planner's choice
+    int split_jobs = 0, parts = 1;           // kernels that split: how many, in how many parts; 0 is the planner's choice
     int variant = -1;                        // of the planner's tables; -1 is the planner's choice
     // Small integers whose logits, times a scale of ln 2, are few whole powers of two apart: every product and sum of the kernel is exact in any
     // order (fp8: but for what the tensor core cuts off), so that the emulator and a GPU must agree in every bit of the output.

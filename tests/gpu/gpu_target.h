@@ -1,6 +1,7 @@
 // hopfill::check on the GPU: the library's own path, or one kernel that the planner would perhaps not choose.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -12,6 +13,13 @@
 #include "watchdog.h"
 
 namespace hopfill::gpu {
+
+// A kernel that splits jobs is to do so even where the planner would not, and alike on every GPU: half of them, in up to three parts.
+inline Plan split_anyway(Plan plan, const DeviceInfo& device) {
+    const std::int64_t blocks = (plan.problem.max_seqlen_kv + plan.tile_n - 1) / plan.tile_n;
+    if (!planner::kernel_at(plan.variant).splits || blocks < 2) return plan;
+    return planner::with_split(std::move(plan), {(plan.jobs + 1) / 2, static_cast<int>(std::min<std::int64_t>(3, blocks))}, device.num_sms);
+}
 
 class GpuTarget : public check::Target {
 public:
@@ -50,7 +58,7 @@ private:
         if (!device) return device.error();
         const auto plan = planner::plan_variant(problem, *device, variant_);
         if (!plan) return plan.error();
-        const auto spec = planner::make_launch(*plan, tensors);
+        const auto spec = planner::make_launch(split_anyway(*plan, *device), tensors);
         if (!spec) return spec.error();
         if (auto r = cuda::launch(*spec, nullptr, {programmatic_}); !r) return r;
         return cuda::synchronize(nullptr);

@@ -136,7 +136,7 @@ Result<int> same_bits(int variant, const DeviceInfo& device, const std::string& 
     if (!tensors) return tensors.error();
     const auto plan = variant < 0 ? planner::choose(b->problem, device) : planner::plan_variant(b->problem, device, variant);
     if (!plan) return plan.error();
-    const auto spec = planner::make_launch(*plan, *tensors);
+    const auto spec = planner::make_launch(variant < 0 ? *plan : split_anyway(*plan, device), *tensors);
     if (!spec) return spec.error();
     std::vector<char> first(static_cast<std::size_t>(2 * tensors->o.elements())), now(first.size());
     for (int i = 0; i < launches; ++i) {
@@ -256,7 +256,7 @@ TEST_F(Gpu, RecordedOutputsComeAgain) {
 TEST_F(Gpu, TenThousandLaunchesSameBits) {
     for (const char* text : {"bf16 d128 h16/4 s512 causal", "bf16 d128 h16/4 s512", "bf16 d64 h16 s512 causal", "f16 d256 h16/2 s512 causal",
                              "bf16 d128 h16/2 len=100,7,400,300 causal", "f16 d64 h16/16 len=100,7,400,300",
-                             "bf16 kv_e4m3 d256 h16/2 s512 causal", "bf16 e4m3 d256 h32/1 s128 kv4096 causal"}) {
+                             "bf16 kv_e4m3 d256 h16/2 s512 causal", "bf16 e4m3 d256 h32/1 s128 kv4096 causal", "bf16 d128 h8/2 s128 kv4096"}) {
         watch(fmt::format("10,000 launches of {}", text), std::chrono::seconds(120));
         const auto same = same_bits(-1, device, text, 10000);
         ASSERT_TRUE(same) << same.error().text();
@@ -264,7 +264,29 @@ TEST_F(Gpu, TenThousandLaunchesSameBits) {
     }
 }
 
-// V transposed once or on its way: the same bits, so that either may take the other's place, in a graph too, whose memory is its own.
+// What a plan leaves in o and lse, launched once, or three times from a graph, whose scratch memory and words are its own.
+std::vector<char> outputs_of(const Plan& plan, const AttentionTensors& tensors, bool in_graph, const std::string& text) {
+    const auto spec = planner::make_launch(plan, tensors);
+    EXPECT_TRUE(spec);
+    std::vector<char> bytes(static_cast<std::size_t>(2 * tensors.o.elements()) + static_cast<std::size_t>(4 * tensors.lse.elements()));
+    const std::size_t of_lse = static_cast<std::size_t>(4 * tensors.lse.elements());
+    const std::vector<char> poison(bytes.size(), '\x7f');
+    EXPECT_TRUE(cuda::upload(tensors.o.data, poison.data(), bytes.size() - of_lse));
+    EXPECT_TRUE(cuda::upload(tensors.lse.data, poison.data(), of_lse));
+    watch(fmt::format("{} on {}", plan.kernel, text), std::chrono::seconds(60));
+    if (in_graph) {
+        auto graph = cuda::ReplayTimer::make([&](Stream stream) { return cuda::launch(*spec, stream); }, 3);
+        EXPECT_TRUE(graph && graph->round());
+    } else {
+        EXPECT_TRUE(cuda::launch(*spec, nullptr));
+    }
+    EXPECT_TRUE(cuda::synchronize(nullptr));
+    EXPECT_TRUE(cuda::download(bytes.data(), tensors.o.data, bytes.size() - of_lse));
+    EXPECT_TRUE(cuda::download(bytes.data() + bytes.size() - of_lse, tensors.lse.data, of_lse));
+    return bytes;
+}
+
+// V transposed once or on its way: the same bits, so that either may take the other's place, in a graph too.
 TEST_F(Gpu, SameBitsWhoeverTransposesV) {
     for (const char* text : {"bf16 e4m3 d256 h8/2 b2 s2111 causal lse", "f16 e4m3 d240 h8/8 b3 s1500 lse", "bf16 e4m3 d128 h8/2 b2 s5003 causal lse",
                              "f16 e4m3 d80 h8/4 b2 s4444 lse"}) {
@@ -276,35 +298,39 @@ TEST_F(Gpu, SameBitsWhoeverTransposesV) {
         const auto& table = planner::kernel_table();
         int compared = 0;
         for (std::size_t i = 0; i < table.size(); ++i) {
-            if (!table[i].v_turned) continue;
+            if (!table[i].v_turned || table[i].splits) continue;
             const auto turned = planner::plan_variant(b->problem, device, static_cast<int>(i));
             if (!turned) continue;
             ASSERT_GT(turned->scratch_bytes, 0);
             const auto plain = planner::replace_without_scratch(*turned, device);
             ASSERT_TRUE(plain) << plain.error().text();
-            const auto o_of = [&](const Plan& plan, bool in_graph) {
-                const auto spec = planner::make_launch(plan, *tensors);
-                EXPECT_TRUE(spec);
-                std::vector<char> bytes(static_cast<std::size_t>(2 * tensors->o.elements()) + static_cast<std::size_t>(4 * tensors->lse.elements()));
-                const std::size_t of_lse = static_cast<std::size_t>(4 * tensors->lse.elements());
-                const std::vector<char> poison(bytes.size(), '\x7f');
-                EXPECT_TRUE(cuda::upload(tensors->o.data, poison.data(), bytes.size() - of_lse));
-                EXPECT_TRUE(cuda::upload(tensors->lse.data, poison.data(), of_lse));
-                watch(fmt::format("{} on {}", plan.kernel, text), std::chrono::seconds(60));
-                if (in_graph) {
-                    auto graph = cuda::ReplayTimer::make([&](Stream stream) { return cuda::launch(*spec, stream); }, 3);
-                    EXPECT_TRUE(graph && graph->round());
-                } else {
-                    EXPECT_TRUE(cuda::launch(*spec, nullptr));
-                }
-                EXPECT_TRUE(cuda::synchronize(nullptr));
-                EXPECT_TRUE(cuda::download(bytes.data(), tensors->o.data, bytes.size() - of_lse));
-                EXPECT_TRUE(cuda::download(bytes.data() + bytes.size() - of_lse, tensors->lse.data, of_lse));
-                return bytes;
-            };
-            const std::vector<char> expected = o_of(*plain, false);
-            EXPECT_TRUE(o_of(*turned, false) == expected) << turned->kernel << " on " << text;
-            EXPECT_TRUE(o_of(*turned, true) == expected) << turned->kernel << " on " << text << " in a graph";
+            const std::vector<char> expected = outputs_of(*plain, *tensors, false, text);
+            EXPECT_TRUE(outputs_of(*turned, *tensors, false, text) == expected) << turned->kernel << " on " << text;
+            EXPECT_TRUE(outputs_of(*turned, *tensors, true, text) == expected) << turned->kernel << " on " << text << " in a graph";
+            ++compared;
+        }
+        EXPECT_EQ(compared, 1) << text;
+    }
+}
+
+// Split jobs: the same bits every time, whoever is last, on the stream's words and on a graph's.
+TEST_F(Gpu, SplitJobsGiveTheSameBits) {
+    for (const char* text : {"bf16 d128 h8/2 s128 kv8192 lse", "f16 d256 h8/8 b2 s300 kv9000 lse", "bf16 e4m3 d128 h8/2 b2 s1111 kv7000 lse",
+                             "f16 e4m3 d240 h4/4 b3 s500 kv8000 lse"}) {
+        const auto b = parse_problem(text);
+        ASSERT_TRUE(b);
+        BenchTensors memory;
+        const auto tensors = memory.make(*b);
+        ASSERT_TRUE(tensors) << tensors.error().text();
+        int compared = 0;
+        for (int i = 0; i < planner::variants(); ++i) {
+            if (!planner::kernel_at(i).splits) continue;
+            const auto plan = planner::plan_variant(b->problem, device, i);
+            if (!plan) continue;
+            const Plan split = planner::with_split(*plan, {(plan->jobs + 1) / 2, 5}, device.num_sms);
+            const std::vector<char> expected = outputs_of(split, *tensors, false, text);
+            for (int again = 0; again < 100; ++again)
+                ASSERT_TRUE(outputs_of(split, *tensors, again % 10 == 9, text) == expected) << split.kernel << " on " << text << ", time " << again;
             ++compared;
         }
         EXPECT_EQ(compared, 1) << text;

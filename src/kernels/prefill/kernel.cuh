@@ -10,7 +10,7 @@ namespace hopfill {
 
 template <KernelConfig C>
 HOPFILL_KERNEL(geometry(C).threads)
-void prefill_kernel(HOPFILL_GRID_CONSTANT const PrefillParams params) {
+void prefill_kernel(HOPFILL_GRID_CONSTANT const typename ParamsFor<C.splits>::Type params) {
     static_assert(C.tile_n % 16 == 0 && C.head_dim % 16 == 0);
     run_block<C, Loader<C>>(
         params,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "prefill/mask.cuh"
+#include "prefill/parts.cuh"
 #include "prefill/shared.cuh"
 #include "prefill/softmax.cuh"
 #include "prefill/store.cuh"
@@ -230,6 +231,15 @@ struct Mainloop {
     HOPFILL_INLINE void finish_job(u32 slot, float (&o)[kD / 2], const float (&inverse)[2]) {
         Job* const at = shared.job(slot);
         if constexpr (Scales::columns_first()) scales.scale_columns(params, sm90::load_shared(&at->head), o);
+        if constexpr (C.splits) {
+            if (is_part<C, Ends::any>(at)) {
+                if constexpr (!Scales::columns_first()) scales.scale_columns(params, sm90::load_shared(&at->head), o);
+                finish_part<C>(params, at, o, inverse);
+                sm90::sync_warp();
+                if (warp_leader()) sm90::mbarrier_arrive(jobs.empty + slot);
+                return;
+            }
+        }
         Job job;
         job.head = sm90::load_shared(&at->head);
         job.sequence = sm90::load_shared(&at->sequence);
@@ -264,7 +274,7 @@ struct Mainloop {
             inverse[1] = sm90::fma_float(4.0f * softmax.sum[1], 0.0f, inverse[1]);
         }
         scales.scale_rows(params, shared.job(slot), inverse);
-        store_lse<C>(params, shared.job(slot), row_group, lse);
+        leave_sums<C>(params, shared.job(slot), row_group, lse, softmax.reference, softmax.sum);
     }
 
     // The first block of a stream, n: nothing to overlap with.

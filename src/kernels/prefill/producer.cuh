@@ -4,6 +4,7 @@
 
 #include "prefill/job.cuh"
 #include "prefill/shared.cuh"
+#include "prefill/parts.cuh"
 #include "prefill_fp8/turned.cuh"
 #include "sm90/tma.cuh"
 
@@ -71,6 +72,7 @@ struct Producer {
         sm90::store_shared(&slot->blocks, job.blocks);
         sm90::store_shared(&slot->unmasked, job.unmasked);
         if constexpr (repeats_jobs(C)) sm90::store_shared(&slot->number, job.number);
+        if constexpr (C.splits) sm90::store_shared(&slot->part, job.part);
         if constexpr (schedules(C)) {
             sm90::store_shared(&slot->kv_head, job.kv_head);
             sm90::store_shared(&slot->kv_row, job.kv_row);
@@ -101,7 +103,10 @@ struct Producer {
         if constexpr (C.packed) {
             if (!decode_packed<C>(params, number, job, k_start)) return false;  // every number above this one is past the end too
         } else {
-            decode_dense<C>(params, number, job);
+            if constexpr (C.splits)
+                decode_dense<C>(params, whole_job<C>(params, number, job), job);
+            else
+                decode_dense<C>(params, number, job);
         }
         const KvRange range = job_range(C, job.row0, job.q_len, job.kv_len);
         job.blocks = clamp_low(range.end, 1);
@@ -110,6 +115,9 @@ struct Producer {
         // Rows without a key are a job like others: one block, out of bounds, which TMA fills with zeros and the mask hides.
         const i32 last = range.end > 0 ? range.end - 1 : ceil_div(clamp_low(job.kv_len, 1), C.tile_n);
         blocks = {row_coord<C>(job.sequence, k_start, job.kv_len), divide(job.head, params.by_kv_group), last, last + 1 - job.blocks};
+        if constexpr (C.splits) {
+            if (job.part != kWholeJob) narrow_to_part<C>(params, job, blocks.first, blocks.last);
+        }
         return true;
     }
 };

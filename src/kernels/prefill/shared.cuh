@@ -31,11 +31,12 @@ struct Job {
     };
     i32 kv_row, kv_c3;
     i32 first_block;
-    i32 unused;       // (16 bytes since their beginning: where `failed` lies is part of all families' machine code)
+    i32 part;         // KernelConfig::splits: number of the part of a job that this is, or kWholeJob
     i32 failed[kConsumerWarps];  // by consumer warp: exponentials have overflowed (repeats_jobs())
 };
 static_assert(sizeof(Job) == kJobBytes);
 constexpr i32 kNoMoreJobs = -1;  // as Job::blocks
+enum : i32 { kWholeJob = -1 };  // as Job::part (no object, which would be in every kernel's constants)
 
 // Named barriers; 0 is the block's own.
 enum NamedBarrier : u32 {

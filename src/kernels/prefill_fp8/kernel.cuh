@@ -15,7 +15,7 @@ namespace hopfill {
 
 template <KernelConfig C>
 HOPFILL_KERNEL(geometry(C).threads)
-void prefill_fp8_kernel(HOPFILL_GRID_CONSTANT const typename Fp8ParamsFor<C.v_transposed, C.v_turned>::Type params) {
+void prefill_fp8_kernel(HOPFILL_GRID_CONSTANT const typename Fp8ParamsFor<C.v_transposed, C.v_turned, C.splits>::Type params) {
     static_assert(C.elem == Elem::e4m3 && C.tile_n % 64 == 0 && C.head_dim % 64 == 0 && (C.consumers == 2 || C.consumers == 3));
     // Its pieces lie where other kernels have P.
     static_assert(!C.v_turned || (C.scale_block == 0 && !C.packed && p_bytes(C) == 0));

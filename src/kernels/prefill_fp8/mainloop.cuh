@@ -2,6 +2,7 @@
 #pragma once
 
 #include "prefill/mask.cuh"
+#include "prefill/parts.cuh"
 #include "prefill/shared.cuh"
 #include "prefill/store.cuh"
 #include "prefill_fp8/scales.cuh"
@@ -253,18 +254,28 @@ struct Fp8Mainloop {
 
     // The sums of a job whose last softmax step is done (and its last P V, where that makes them): writes the LSE, returns what its outputs are to be
     // multiplied with.
+    template <Ends Known = Ends::any>
     HOPFILL_INLINE void finish_sums(const Job* job, RowSoftmax& softmax, const float (&reference)[2], float unit, float (&inverse)[2]) const {
         float lse[2];
         softmax.template finish<sums_by_products(C)>(reference, inverse, lse);
         inverse[0] *= unit;
         inverse[1] *= unit;
-        store_lse<C>(params, job, warpgroup, lse);
+        leave_sums<C, Known>(params, job, warpgroup, lse, reference, softmax.sum);
     }
 
     // The output rows of a job whose products are complete; then its slot may be used again.
-    template <bool StagingFree = false>
+    template <bool StagingFree = false, Ends Known = Ends::any>
     HOPFILL_INLINE void finish_job(u32 slot, float (&o)[kD / 2], const float (&inverse)[2]) const {
         const Job* at = shared.job(slot);
+        if constexpr (C.splits) {
+            if (is_part<C, Known>(at)) {
+                scale_channels<C>(params, sm90::load_shared(&at->head), o);
+                finish_part<C>(params, at, o, inverse);
+                sm90::sync_warp();
+                if (warp_leader()) sm90::mbarrier_arrive(shared.job_empty() + slot);
+                return;
+            }
+        }
         Job job;
         job.head = sm90::load_shared(&at->head);
         job.sequence = sm90::load_shared(&at->sequence);

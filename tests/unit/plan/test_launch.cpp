@@ -216,7 +216,7 @@ TEST(MakeLaunch, TurnedValuesLieInScratchMemory) {
             expect_encodable(launch->v_given);
             expect_encodable(launch->v_stored);
             EXPECT_EQ(launch->k.box[2], static_cast<std::uint32_t>(planner::kernel_at(variant).tile_n));
-            const PrefillTurnParams& a = launch->params;
+            const LaunchParams& a = launch->params;
             EXPECT_EQ(a.turned_heads, 2 * 4);
             EXPECT_EQ(a.turned_blocks, (seq + 127) / 128);
             if (seq == 0) continue;
@@ -230,6 +230,50 @@ TEST(MakeLaunch, TurnedValuesLieInScratchMemory) {
             EXPECT_EQ(launch->v.size[1], static_cast<std::uint64_t>(dim));
             EXPECT_EQ(launch->v.stride[2] * 2, static_cast<std::uint64_t>(launch->scratch_bytes));
         }
+}
+
+// Parts are numbered behind the whole jobs; their records lie behind v transposed, and the words that count them behind those of its turning.
+TEST(MakeLaunch, PartsOfSplitJobsHaveRecordsAndWords) {
+    for (const bool fp8 : {false, true}) {
+        AttentionProblem p = problem(2, 3000, 128, false);
+        p.kv_heads = 4;
+        if (fp8) p.dtype = p.kv_dtype = DType::e4m3, p.out_dtype = DType::bf16;
+        testing::fill_strides(p);
+        int variant = 0;
+        while (!planner::kernel_at(variant).splits || !planner::plan_variant(p, {}, variant)) ++variant;
+        const KernelConfig& c = planner::kernel_at(variant);
+        const Plan whole = planner::with_split(*planner::plan_variant(p, {}, variant), {}, 132), plan = planner::with_split(whole, {7, 3}, 132);
+        AttentionTensors t = tensors_of(p);
+        t.o.dtype = DType::bf16;
+        const Result<planner::LaunchSpec> unsplit = planner::make_launch(whole, t);
+        Result<planner::LaunchSpec> launch = planner::make_launch(plan, t);
+        ASSERT_TRUE(launch && unsplit);
+        EXPECT_EQ(unsplit->params.jobs, whole.jobs);
+        EXPECT_EQ(unsplit->params.whole_jobs, whole.jobs);
+        const LaunchParams& a = launch->params;
+        EXPECT_EQ(a.whole_jobs, plan.jobs - 7);
+        EXPECT_EQ(a.jobs, plan.jobs - 7 + 21);
+        EXPECT_EQ(a.parts, 3);
+        EXPECT_EQ(a.q_tiles, unsplit->params.q_tiles);
+        for (u32 i = 0; i < 21; ++i) EXPECT_EQ(divide(i, a.by_parts), static_cast<i32>(i / 3));
+        EXPECT_EQ(a.o_rows, t.o.data);
+        EXPECT_EQ(a.o_batch, t.o.strides[0]);
+        EXPECT_EQ(a.o_seq, t.o.strides[1]);
+        EXPECT_EQ(a.o_head, t.o.strides[2]);
+        const std::int64_t records = 21 * plan.tile_m * (2 + 128) * 4;
+        EXPECT_EQ(launch->scratch_bytes, plan.scratch_bytes);
+        EXPECT_EQ(launch->scratch_bytes - unsplit->scratch_bytes, records);
+        EXPECT_EQ(unsplit->scratch_bytes > 0, fp8);
+        const char* const scratch = place_copies(*launch);
+        EXPECT_EQ(static_cast<const char*>(a.part_records) + records, scratch + launch->scratch_bytes);
+        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(a.part_records) % 16, 0U);
+        EXPECT_EQ(launch->v.base == scratch, fp8);
+        EXPECT_EQ(planner::counting_words(*launch) - planner::counting_words(*unsplit), 7U * 4 * static_cast<unsigned>(c.consumers));
+        std::vector<u32> words(planner::counting_words(*launch));
+        LaunchParams placed = a;
+        planner::place_words(*launch, placed, words.data());
+        EXPECT_EQ(placed.parts_done, words.data() + planner::counting_words(*unsplit));
+    }
 }
 
 // The maps are of copies that another launch makes.
