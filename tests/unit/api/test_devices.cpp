@@ -106,7 +106,7 @@ TEST_F(Devices, WithoutScratchMemoryTheyAreConvertedInTheKernelOrRefused) {
         ASSERT_FALSE(refused);
         EXPECT_EQ(refused.error().code, Code::device);
         EXPECT_EQ(refused.error().argument, "scratch");
-        EXPECT_THAT(refused.error().message, HasSubstr("bytes for copies of k and v"));
+        EXPECT_THAT(refused.error().message, HasSubstr("bytes of scratch memory cannot be had"));
     }
     EXPECT_THAT(attention(mixed(256)).error().message, HasSubstr(std::to_string(2 * 4096 * 256 * 2)));
     EXPECT_EQ(launches(), 1);
@@ -137,6 +137,25 @@ TEST_F(Devices, ValuesAreTransposedForEachJobWhereTheWordsThatCountCannotBeHad) 
     ASSERT_TRUE(done) << done.error().text();
     EXPECT_EQ(launches(), 1);
     EXPECT_EQ(fake("fake_scratch"), 0);
+}
+
+// Jobs whose parts have no memory to leave their outputs in are done whole, by another kernel.
+TEST_F(Devices, JobsAreSplitOrWithoutMemoryForThatDoneWhole) {
+    Tensors t = dense(DType::bf16, {1, 100, 20000, 8, 2, 128});
+    for (TensorView* view : {&t.q, &t.k, &t.v, &t.o}) view->device = {Device::Kind::cuda, 0};
+    const Result<AttentionProblem> problem = describe(t, {});
+    ASSERT_TRUE(problem) << problem.error().text();
+    const Result<Plan> split = plan(*problem, DeviceInfo{}, Backend::sm90);
+    ASSERT_TRUE(split) << split.error().text();
+    ASSERT_GT(split->split_jobs, 0);
+    const Result<void> done = attention(t);
+    ASSERT_TRUE(done) << done.error().text();
+    EXPECT_EQ(launches(), 1);
+    EXPECT_EQ(fake("fake_scratch"), 0) << "allocated less given back";
+    fake("fake_full") = 1;
+    const Result<void> without = attention(t);
+    ASSERT_TRUE(without) << without.error().text();
+    EXPECT_EQ(launches(), 2);
 }
 
 TEST_F(Devices, OneThatDoesNotExistIsRefused) {
