@@ -84,31 +84,34 @@ double soft_max(double a, double b) {
     return large <= 0 ? 0 : large * std::pow(1 + std::pow(small / large, 8), 1.0 / 8);
 }
 
-// Of split jobs: waves of parts, and the last part's sum of them all.
-double tail_us(const KernelConfig& c, const TileCost& cost, double step_us, int blocks, const Split& split, int sms) {
-    const double parts = static_cast<double>(split.jobs) * split.parts;
+double step_us_of(const KernelConfig& c, const TileCost& cost) {
+    return cost.step_us * (c.mask == Mask::causal ? 1 : cost.full_factor) * (c.v_turned ? cost.turned : 1);
+}
+
+// Of split jobs, whose parts are one wave: a part, and the last one's sum of them all.
+double tail_us(const KernelConfig& c, const TileCost& cost, int blocks, const Split& split) {
     const double steps = std::ceil(static_cast<double>(blocks) / split.parts);
-    const double bytes = 2 * parts * 4 * c.consumers * part_record_bytes(c);
-    return std::ceil(parts / sms) * (cost.job_us + step_us * steps) + kPartUs * split.parts + bytes / kPartBytesPerUs;
+    const double bytes = 2.0 * static_cast<double>(split.jobs) * split.parts * 4 * c.consumers * part_record_bytes(c);
+    return cost.job_us + step_us_of(c, cost) * steps + kPartUs * split.parts + bytes / kPartBytesPerUs;
 }
 
 }  // namespace
 
 // All jobs of a launch without a mask take as long, so the last wave leaves multiprocessors idle: 4,096 jobs on 132 take 32 waves where 31.03 would
-// do.
-// So the jobs of a last wave that is at most half full are split, in as many parts as end soonest, all in one wave: in several, the records of all
-// multiprocessors at once cost what is gained (68 of 2,048 jobs in 5 parts each: -2 to +1%; 100 of 1,024: -6 to +1%; 56 of 1,376 in 2: +3 to +5%).
+// do. So the jobs of a last wave that is at most half full are split, in as many parts as end soonest, all in one wave: in several, the records of
+// all multiprocessors at once cost what is gained (68 of 2,048 jobs in 5 parts each: -2 to +1%; 100 of 1,024: -6 to +1%; 56 of 1,376 in 2: +3 to
+// +5%).
 Split split_of(const KernelConfig& c, const AttentionProblem& p, const DeviceInfo& device) {
     const TileCost* cost = c.splits ? find_cost(c) : nullptr;
     if (cost == nullptr || p.packed || p.batch <= 0 || p.heads <= 0 || p.max_seqlen_q <= 0 || device.num_sms <= 0) return {};
     const std::int64_t rows = geometry(c).tile_m, jobs = (p.max_seqlen_q + rows - 1) / rows * p.heads * p.batch;
     const int blocks = job_range(c, 0, static_cast<i32>(p.max_seqlen_q), static_cast<i32>(p.max_seqlen_kv)).end;
-    const double step_us = cost->step_us * cost->full_factor * (c.v_turned ? cost->turned : 1), whole = cost->job_us + step_us * blocks;
+    const double whole = cost->job_us + step_us_of(c, *cost) * blocks;
     Split best{jobs % device.num_sms, 1};
     double least = whole;
     const int most = static_cast<int>(std::min<std::int64_t>({kMostParts, blocks, device.num_sms / std::max<std::int64_t>(best.jobs, 1)}));
     for (int parts = 2; parts <= most; ++parts) {
-        const double us = tail_us(c, *cost, step_us, blocks, {best.jobs, parts}, device.num_sms);
+        const double us = tail_us(c, *cost, blocks, {best.jobs, parts});
         if (us >= least) continue;
         least = us;
         best.parts = parts;
@@ -124,7 +127,7 @@ double modelled_us(const KernelConfig& c, const AttentionProblem& p, const Devic
     const Geometry g = geometry(c);
     const std::int64_t q_len = std::clamp<std::int64_t>((p.tokens_q + p.batch - 1) / p.batch, 1, std::max<std::int64_t>(1, p.max_seqlen_q));
     const std::int64_t kv_len = std::min((p.tokens_kv + p.batch - 1) / p.batch, p.max_seqlen_kv);
-    const double step_us = cost->step_us * (p.causal ? 1 : cost->full_factor) * (c.v_turned ? cost->turned : 1);
+    const double step_us = step_us_of(c, *cost);
     const std::int64_t tiles = (q_len + g.tile_m - 1) / g.tile_m;
     // Tiles of a sequence: the shortest job, the longest, and all together. Beyond 4,096 tiles every so many stand for their neighbours.
     double shortest = 0, longest = 0, all = 0;
@@ -146,7 +149,7 @@ double modelled_us(const KernelConfig& c, const AttentionProblem& p, const Devic
         compute = p.causal ? std::max(longest, all * sequences / sms + shortest / 2) : std::ceil(jobs / sms) * longest;
     }
     if (const Split split = split_of(c, p, device); split.jobs > 0)
-        compute = std::floor(jobs / sms) * longest + tail_us(c, *cost, step_us, blocks, split, device.num_sms);
+        compute = std::floor(jobs / sms) * longest + tail_us(c, *cost, blocks, split);
     const double kv_elements = 2.0 * static_cast<double>(p.tokens_kv * p.kv_heads * p.head_dim);
     const double bytes = static_cast<double>(p.head_dim) * static_cast<double>(p.tokens_q * p.heads) * (elem_bytes(c.elem) + elem_bytes(c.out)) +
                          kv_elements * elem_bytes(loaded_elem(c));

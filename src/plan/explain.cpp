@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string>
+#include <vector>
 
 #include "plan/geometry.h"
 #include "plan/launch.h"
@@ -29,9 +31,13 @@ std::string Plan::to_string() const {
     if (split_jobs > 0) s += fmt::format("split    the last {}, in {} parts each of their keys\n", split_jobs, parts);
     const std::int64_t heads = p.heads * p.batch;
     if (!p.packed) s += fmt::format("order    {} of {} heads at a time, while L2 has their K and V\n", std::min(heads_per_group, heads), heads);
-    if (scratch_bytes > 0)
-        s += fmt::format("scratch  {} bytes: {}{}{}\n", scratch_bytes, reads_copies(c) ? "k and v in 16 bits, which a launch before makes" : "",
-                         c.v_turned ? "v transposed" : "", split_jobs == 0 ? "" : c.v_turned ? ", outputs of parts" : "outputs of parts");
+    if (scratch_bytes > 0) {
+        std::vector<std::string> uses;
+        if (reads_copies(c)) uses.emplace_back("k and v in 16 bits, which a launch before makes");
+        if (c.v_turned) uses.emplace_back("v transposed");
+        if (split_jobs > 0) uses.emplace_back("outputs of parts");
+        s += fmt::format("scratch  {} bytes: {}\n", scratch_bytes, fmt::join(uses, ", "));
+    }
     s += fmt::format("model    {:.1f} us\n", modelled_us);
     return s;
 }
