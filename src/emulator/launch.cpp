@@ -7,7 +7,6 @@
 #include "emulator/emulate.h"
 #include "emulator/instances.h"
 #include "emulator/quantize.h"
-#include "plan/split.h"
 
 namespace hopfill::emulator {
 namespace {
@@ -40,13 +39,6 @@ std::size_t extent(const TensorView& t) {
 }  // namespace
 
 namespace {
-
-// Of the outputs that split jobs' parts leave.
-std::size_t part_bytes(const planner::LaunchSpec& spec) {
-    if (!spec.config.splits) return 0;
-    return static_cast<std::size_t>(spec.params.jobs - spec.params.whole_jobs) * 4 * static_cast<std::size_t>(spec.config.consumers) *
-           static_cast<std::size_t>(part_record_bytes(spec.config));
-}
 
 Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel, const Options& options) {
     LaunchParams params = spec.params;
@@ -93,8 +85,8 @@ Result<Report> run_alone(const planner::LaunchSpec& spec, KernelFunction kernel,
         }
     }
     if (turned) launch.buffers.push_back({"v as given", spec.v_given.base, extent(spec.v_given, false, 0), false});
-    if (const std::size_t parts = part_bytes(spec); parts > 0)
-        launch.buffers.push_back({"part_records", params.part_records, parts, true, false, true});
+    if (const std::int64_t bytes = planner::part_bytes(spec); bytes > 0)
+        launch.buffers.push_back({"part_records", params.part_records, static_cast<std::size_t>(bytes), true, false, true});
     std::vector<u32> words(planner::counting_words(spec), 0);
     if (!words.empty()) {
         planner::place_words(spec, params, words.data());

@@ -152,6 +152,9 @@ std::int64_t turned_bytes(const KernelConfig& c, const AttentionProblem& p) {
     return v.elements() == 0 ? 0 : p.batch * v.strides[0];
 }
 
+// Of so many parts' records.
+std::int64_t part_bytes(const KernelConfig& c, std::int64_t parts) { return parts * 4 * c.consumers * part_record_bytes(c); }
+
 void set_split(LaunchParams& a, const Plan& plan, const TensorView& o) {
     a.whole_jobs = static_cast<i32>(plan.jobs - plan.split_jobs);
     a.parts = plan.parts;
@@ -232,7 +235,7 @@ Result<LaunchSpec> make_launch(const Plan& plan, const AttentionTensors& t) {
 
 std::int64_t scratch_bytes(const KernelConfig& c, const AttentionProblem& p, const Split& split) {
     if (reads_copies(c)) return 2 * copy_bytes(c, p);
-    return turned_bytes(c, p) + split.jobs * split.parts * 4 * c.consumers * part_record_bytes(c);
+    return turned_bytes(c, p) + part_bytes(c, split.jobs * split.parts);
 }
 
 KernelConfig without_turning(KernelConfig c) {
@@ -251,6 +254,10 @@ std::size_t turning_words(const LaunchSpec& spec) {
 
 }  // namespace
 
+std::int64_t part_bytes(const LaunchSpec& spec) {
+    return spec.config.splits ? part_bytes(spec.config, spec.params.jobs - spec.params.whole_jobs) : 0;
+}
+
 std::size_t counting_words(const LaunchSpec& spec) {
     const LaunchParams& a = spec.params;
     if (!spec.config.splits || spec.grid == 0) return turning_words(spec);
@@ -265,10 +272,7 @@ void place_words(const LaunchSpec& spec, LaunchParams& params, u32* words) {
 
 void LaunchSpec::place_scratch(void* memory) {
     if (config.v_turned) v.base = v_stored.base = memory;
-    if (config.splits) {
-        const std::int64_t parts = (params.jobs - params.whole_jobs) * std::int64_t{4} * config.consumers * part_record_bytes(config);
-        params.part_records = static_cast<char*>(memory) + scratch_bytes - parts;
-    }
+    if (config.splits) params.part_records = static_cast<char*>(memory) + scratch_bytes - part_bytes(*this);
     if (!reads_copies(config)) return;
     k.base = memory;
     v.base = static_cast<char*>(memory) + scratch_bytes / 2;

@@ -66,6 +66,8 @@ Result<Plan> replace_without_scratch(const Plan& plan, const DeviceInfo& device)
 // The same with the kernel given; an error when it does not fit the problem.
 Result<Plan> plan_variant(const AttentionProblem& problem, const DeviceInfo& device, int variant);
 
+// Of the records that parts of split jobs leave, which are scratch memory's last bytes.
+std::int64_t part_bytes(const LaunchSpec& spec);
 // Zeroed words of global memory that a launch counts with, beside the counter of jobs: what V's turning has, then what split jobs have.
 std::size_t counting_words(const LaunchSpec& spec);
 // Where they lie.

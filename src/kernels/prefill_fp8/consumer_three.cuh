@@ -59,15 +59,6 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
         end_block<Masked>(s, p, n, limit);
     }
 
-    // The last job whose every product is complete.
-    template <Ends Known = Ends::any>
-    HOPFILL_INLINE void finish(float (&o)[kD / 2], float unit) {
-        const u32 done = (number - 1) % kJobSlots;
-        float inverse[2];
-        this->template finish_sums<Known>(shared.job(done), softmax, softmax.reference, unit, inverse);
-        this->template finish_job<false, Known>(done, o, inverse);
-    }
-
     // P V of the block before and Q K^T of this one follow each other, so that the tensor core changes hands once a block.
     template <bool Masked>
     HOPFILL_INLINE void step(float (&o)[kD / 2], u32 (&p)[kN / 32][4], i32 n, i32 limit) {
@@ -90,16 +81,7 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
                 {
                     // A job's first Q K^T runs beside the end of the job before.
                     float s[kN / 2];
-                    if constexpr (C.splits) {
-                        // A part of a job ends before: beside these logits there are no registers for it.
-                        const bool after_part = number != 0 && is_part<C, Ends::any>(shared.job((number - 1) % kJobSlots));
-                        if (after_part) finish<Ends::part>(o, unit);
-                        begin_block(s);
-                        if (number != 0 && !after_part) finish<Ends::whole>(o, unit);
-                    } else {
-                        begin_block(s);
-                        if (number != 0) finish(o, unit);
-                    }
+                    this->begin_job(s, o, softmax, unit);
                     zero(o);
                     softmax.reset();
                     end_block<true>(s, p, n--, limit);
@@ -122,7 +104,7 @@ struct Fp8ConsumerOfThree : Fp8Mainloop<C> {
                 if (!this->wait_job()) break;
             }
             pass_turn();
-            finish(o, unit);
+            this->finish(o, softmax, unit);
         }
         finish_stores<C>();
         end_turns<C>(warpgroup);

@@ -292,6 +292,29 @@ struct Fp8Mainloop {
             store_output<C, StagingFree>(params, job, warpgroup, shared.o(warpgroup), o, inverse);
         }
     }
+
+    // Where a job's last P V is complete before the next one's first Q K^T: the job before, which is that of the last number.
+    template <Ends Known = Ends::any>
+    HOPFILL_INLINE void finish(float (&o)[kD / 2], RowSoftmax& softmax, float unit) const {
+        const u32 done = (number - 1) % kJobSlots;
+        float inverse[2];
+        finish_sums<Known>(shared.job(done), softmax, softmax.reference, unit, inverse);
+        finish_job<false, Known>(done, o, inverse);
+    }
+
+    // And a job's first Q K^T, beside which the job before ends, if there is one.
+    HOPFILL_INLINE void begin_job(float (&s)[kN / 2], float (&o)[kD / 2], RowSoftmax& softmax, float unit) {
+        if constexpr (C.splits) {
+            // A part of a job ends before: beside these logits there are no registers for it.
+            const bool after_part = number != 0 && is_part<C, Ends::any>(shared.job((number - 1) % kJobSlots));
+            if (after_part) finish<Ends::part>(o, softmax, unit);
+            begin_block(s);
+            if (number != 0 && !after_part) finish<Ends::whole>(o, softmax, unit);
+        } else {
+            begin_block(s);
+            if (number != 0) finish(o, softmax, unit);
+        }
+    }
 };
 
 }  // namespace hopfill
