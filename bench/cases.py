@@ -16,11 +16,21 @@ GRIDS_JSON = Path(__file__).with_name("grids.json")
 # What can be timed. `hopfill` is ours, `gemm` the yardstick of each round, `empty` the floor of a launch; the rest are the peers.
 OURS, YARDSTICK, FLOOR = "hopfill", "gemm", "empty"
 PEERS = ("cudnn", "fa2", "flashinfer-fa2", "flashinfer-fa3", "fmha_v2", "cudnn-fe", "fa3", "fa3-vllm", "fa4")
-# Other ways to call a peer that are faster on short prompts only.
+# Other ways to call a peer, each with that peer: faster on short prompts only, or where few heads leave SMs without work.
+VARIANTS = {
+    "flashinfer-fa2-nosplit": "flashinfer-fa2",
+    "flashinfer-fa2-single": "flashinfer-fa2",
+    "flashinfer-fa3-single": "flashinfer-fa3",
+    "fmha_v2-packed": "fmha_v2",
+    "fa3-split": "fa3",
+    "fa3-vllm-split": "fa3-vllm",
+}
 SHORT_PEERS = ("flashinfer-fa2-nosplit", "flashinfer-fa2-single", "flashinfer-fa3-single", "fmha_v2-packed")
+FEW_PEERS = ("flashinfer-fa2-nosplit", "fa3-split")
 # FP8: the peers that take it; ours with V given transposed; and our BF16 kernel on the same problem.
 FP8_PEERS = ("flashinfer-fa3", "fmha_v2", "fa3-vllm", "cudnn-fe")
 FP8_SHORT_PEERS = ("flashinfer-fa3-single", "fmha_v2-packed")
+FP8_FEW_PEERS = ("fa3-vllm-split",)
 OURS_VT, OURS_BF16 = "hopfill-vt", "hopfill-bf16"
 NOT_PEERS = (OURS, OURS_VT, OURS_BF16, YARDSTICK, FLOOR)
 
@@ -54,6 +64,16 @@ class Case:
         return [(self.tokens_q // self.batch, self.tokens_kv // self.batch)] * self.batch
 
     @property
+    def label(self) -> str:
+        """What of the name says lengths: "1x2k" of "1x2k h8/1 hd128 causal"."""
+        return self.case.rsplit(" ", 3)[0]
+
+    @property
+    def kind(self) -> str:
+        """The rest of the name: heads, head dimension, mask."""
+        return " ".join(self.case.rsplit(" ", 3)[1:])
+
+    @property
     def flops(self) -> int:
         """4 * heads * s_q * s_kv * d summed over the sequences, without the pairs that a causal mask hides (half of them when s_q = s_kv)."""
         pairs = sum(q * k - (q * q / 2 if self.causal else 0) for q, k in self.sequences())
@@ -65,8 +85,12 @@ class Case:
         return max(q for q, _ in self.sequences())
 
 
+def tokens_name(tokens: int) -> str:
+    return f"{tokens // 1024}k" if tokens >= 1024 and tokens % 1024 == 0 else str(tokens)
+
+
 def shape_name(batch: int, seq: int) -> str:
-    return f"{batch}x{seq // 1024}k" if seq >= 1024 and seq % 1024 == 0 else f"{batch}x{seq}"
+    return f"{batch}x{tokens_name(seq)}"
 
 
 def out_dtype_of(dtype: str) -> str:
@@ -75,6 +99,8 @@ def out_dtype_of(dtype: str) -> str:
 
 
 def implementations_of(grid: str, dtype: str, dense: bool) -> tuple[str, ...]:
+    if grid == "few":
+        return (OURS, *(PEERS + FEW_PEERS if dtype == "bf16" else FP8_PEERS + FP8_FEW_PEERS), YARDSTICK)
     short = grid == "headline"
     if dtype == "bf16":
         return (OURS, *PEERS, *((*SHORT_PEERS, FLOOR) if short else ()), YARDSTICK)
@@ -86,7 +112,10 @@ def implementations_of(grid: str, dtype: str, dense: bool) -> tuple[str, ...]:
     return (OURS,)  # FP16 is compared with our own BF16, the peers with our BF16
 
 
-def make(grid: str, label: str, dtype: str, d: int, heads: int, kv_heads: int, causal: bool, batch: int, seq: int, lengths=()) -> Case:
+def make(
+    grid: str, label: str, dtype: str, d: int, heads: int, kv_heads: int, causal: bool, batch: int, seq: int, lengths=(), keys: int | None = None
+) -> Case:
+    """As many keys as queries, unless `keys` says how many each dense sequence has."""
     tokens = sum(lengths) if lengths else batch * seq
     name = f"{label} h{heads}/{kv_heads} hd{d} {'causal' if causal else 'full'}"
     return Case(
@@ -100,7 +129,7 @@ def make(grid: str, label: str, dtype: str, d: int, heads: int, kv_heads: int, c
         kv_heads,
         batch,
         tokens,
-        tokens,
+        batch * keys if keys else tokens,
         causal,
         "packed" if lengths else "dense",
         tuple(lengths),
@@ -119,6 +148,21 @@ def headline(dtype: str) -> list[Case]:
     """Llama-2-7B: one to four short prompts."""
     shapes = ((1, 128), (1, 256), (1, 512), (2, 512), (4, 512), (1, 1024), (1, 2048))
     return [make("headline", f"{b}x{s}", dtype, 128, 32, 32, True, b, s) for b, s in shapes]
+
+
+def few(dtype: str) -> list[Case]:
+    """What a GPU of a tensor-parallel group sees: few heads, and one prompt, or a chunk of queries that ends a longer sequence."""
+    if dtype not in ("bf16", "e4m3"):
+        return []
+    k = 1024
+    square = ((2 * k, 2 * k), (4 * k, 4 * k), (8 * k, 8 * k))
+    shapes = {8: (*square, (512, 8 * k), (512, 32 * k), (2 * k, 32 * k), (128, 16 * k)), 4: (*square, (2 * k, 16 * k))}
+
+    def case(heads: int, queries: int, keys: int) -> Case:
+        label = shape_name(1, queries) if queries == keys else f"{tokens_name(queries)} of {tokens_name(keys)}"
+        return make("few", label, dtype, 128, heads, 1, True, 1, queries, keys=keys)
+
+    return [case(heads, *shape) for heads, of in shapes.items() for shape in of]
 
 
 def throughput(dtype: str) -> list[Case]:
@@ -144,7 +188,7 @@ def mixed(dtype: str) -> list[Case]:
     return [c for c in throughput(dtype) if c.seq in (4096, 16384) and c.heads * c.head_dim_qk == 2048]
 
 
-GRIDS = {"headline": headline, "ragged": ragged, "throughput": throughput}
+GRIDS = {"headline": headline, "few": few, "ragged": ragged, "throughput": throughput}
 DTYPES = ("bf16", "f16", "e4m3", "bf16xe4m3")
 
 

@@ -165,6 +165,12 @@ def build_sdpa(p: Problem, backend: str) -> Call:
     need(p.is_dense, "scaled_dot_product_attention takes dense batches")
     q, k, v = (t.transpose(1, 2) for t in p.dense())
     options = {"is_causal": p.case.causal, "enable_gqa": p.case.heads != p.case.kv_heads}
+    if p.case.causal and p.max_q != p.max_kv:  # is_causal is aligned top-left
+        from torch.nn.attention.bias import causal_lower_right
+
+        # Other backends would be given a tensor of queries x keys, made anew by each call.
+        need(backend == "FLASH_ATTENTION", "PyTorch gives only FlashAttention-2 a causal mask that is aligned bottom-right")
+        options |= {"is_causal": False, "attn_mask": causal_lower_right(p.max_q, p.max_kv)}
     chosen, result = getattr(SDPBackend, backend), [None]
 
     def call() -> None:
@@ -280,7 +286,7 @@ def build_flashinfer_fa3_single(p: Problem) -> Call:
 
 
 def build_fmha_v2(p: Problem, packed_qkv: bool) -> Call:
-    """TensorRT-LLM's fmha_v2. Right for as many queries as keys only, which all cases here have."""
+    """TensorRT-LLM's fmha_v2. Right for as many queries as keys only."""
     from flashinfer.prefill import trtllm_fmha_v2_prefill
 
     case, out, scratch = p.case, p.new_output(), workspace("fmha_v2")
@@ -332,15 +338,23 @@ def setup_fa3() -> str:
     return "flash-attn-3 of the xformers 0.0.34 wheel"
 
 
+BY_HEURISTIC = 0  # as a number of splits of the keys: FlashAttention-3 chooses it by how many SMs would have no work
+
+
 @implementation("fa3", setup_fa3)
-def build_fa3(p: Problem) -> Call:
+def build_fa3(p: Problem, splits: int = 1) -> Call:
     forward = torch.ops.flash_attn_3.fwd
     q, k, v = p.dense() if p.is_dense else (p.q, p.k, p.v)
-    options = {"softmax_scale": p.scale, "is_causal": p.case.causal, "num_splits": 1}
+    options = {"softmax_scale": p.scale, "is_causal": p.case.causal, "num_splits": splits}
     if not p.is_dense:
         options |= {"cu_seqlens_q": p.cu_q, "cu_seqlens_k": p.cu_kv, "max_seqlen_q": p.max_q, "max_seqlen_k": p.max_kv}
     out = torch.empty_like(q)
     return lambda: forward(q, k, v, out=out, **options), lambda: out.view(-1, p.case.heads, p.case.head_dim_vo)
+
+
+@implementation("fa3-split", setup_fa3)
+def build_fa3_split(p: Problem) -> Call:
+    return build_fa3(p, BY_HEURISTIC)
 
 
 def setup_fa3_vllm() -> str:
@@ -349,19 +363,24 @@ def setup_fa3_vllm() -> str:
 
 
 @implementation("fa3-vllm", setup_fa3_vllm)
-def build_fa3_vllm(p: Problem) -> Call:
+def build_fa3_vllm(p: Problem, splits: int = 1) -> Call:
     """This build takes packed batches only; its tile metadata is made once, outside the timing."""
     case, ops, out = p.case, torch.ops._vllm_fa3_C, p.new_output()
     sizes = (case.batch, p.max_q, p.max_kv, case.heads, case.kv_heads, case.head_dim_qk, case.head_dim_vo, p.q.dtype)
-    no_page, one_split, no_margin = None, 1, 0
+    no_page, no_margin = None, 0
     metadata = ops.get_scheduler_metadata(
-        *sizes, p.seq_kv, p.cu_q, None, None, None, None, no_page, 0, case.causal, -1, -1, False, one_split, None, no_margin
+        *sizes, p.seq_kv, p.cu_q, None, None, None, None, no_page, 0, case.causal, -1, -1, False, splits, None, no_margin
     )
     tensors = (p.q, p.k, p.v, None, None, None, out, p.cu_q, p.cu_kv, None, None, None, p.max_q, p.max_kv)
     scales = [torch.ones(case.batch, heads, device=p.device) for heads in 3 * [case.kv_heads]] if p.is_fp8 else [None, None, None]
     unused = (None, None, None, None, None, None)  # page table to rotary tables
-    rest = (p.scale, case.causal, -1, -1, 0.0, True, metadata, one_split, None, no_margin, None, 1, 0, None)
+    rest = (p.scale, case.causal, -1, -1, 0.0, True, metadata, splits, None, no_margin, None, 1, 0, None)
     return lambda: ops.fwd(*tensors, *unused, *scales, *rest), lambda: out
+
+
+@implementation("fa3-vllm-split", setup_fa3_vllm)
+def build_fa3_vllm_split(p: Problem) -> Call:
+    return build_fa3_vllm(p, BY_HEURISTIC)
 
 
 def setup_fa4() -> str:

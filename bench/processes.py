@@ -27,8 +27,8 @@ PROCESSES = {
         "fmha_v2-packed",
     ),
     "cudnn-fe": ("cudnn-fe",),
-    "fa3": ("fa3",),
-    "fa3-vllm": ("fa3-vllm",),
+    "fa3": ("fa3", "fa3-split"),
+    "fa3-vllm": ("fa3-vllm", "fa3-vllm-split"),
     "fa4": ("fa4",),
 }
 PROCESS_OF = {name: process for process, names in PROCESSES.items() for name in names}

@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections import Counter
 from pathlib import Path
 
 import accuracy_report
 import results
-from cases import FLOOR, GRIDS, NOT_PEERS, OURS, OURS_BF16, OURS_VT, SHORT_PEERS, YARDSTICK, Case, load
-from goals import PointResult, geometric_mean, point_results, usable, verdicts
+from cases import FLOOR, GRIDS, NOT_PEERS, OURS, OURS_BF16, OURS_VT, VARIANTS, YARDSTICK, Case, load
+from goals import JUDGED, PointResult, geometric_mean, point_results, usable, verdicts
 from results import Row
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -54,9 +55,7 @@ def rows_of(rows: list[Row], case: Case) -> dict[str, Row]:
 
 def family(impl: str) -> str:
     """The peer that a variant of a call belongs to, for tables that show each peer once."""
-    return {"flashinfer-fa2-nosplit": "flashinfer-fa2", "flashinfer-fa2-single": "flashinfer-fa2", "flashinfer-fa3-single": "flashinfer-fa3"}.get(
-        impl, "fmha_v2" if impl == "fmha_v2-packed" else impl
-    )
+    return VARIANTS.get(impl, impl)
 
 
 NAMES = {OURS: "Hopfill", OURS_VT: "V transposed", OURS_BF16: "Hopfill, BF16"}
@@ -64,7 +63,7 @@ DTYPE_NAMES = {"bf16": "BF16", "e4m3": "FP8", "bf16xe4m3": "BF16 queries, FP8 ke
 
 
 def peer_columns(cases: list[Case]) -> list[str]:
-    return [i for i in cases[0].implementations if i not in (*NOT_PEERS, *SHORT_PEERS)]
+    return [i for i in cases[0].implementations if i not in (*NOT_PEERS, *VARIANTS)]
 
 
 def our_columns(rows: list[Row], cases: list[Case]) -> list[str]:
@@ -89,17 +88,17 @@ def headline_table(rows: list[Row], cases: list[Case]) -> str:
         best = min((us for name, us in times.items() if us and name in peers), default=None)
         net = mine - floor if mine and floor else None
         share = mine / best if mine and best else None
-        lines.append([case.case.split()[0], number(mine), number(net), *(number(times[n]) for n in (*others, *peers)), number(share)])
+        lines.append([case.label, number(mine), number(net), *(number(times[n]) for n in (*others, *peers)), number(share)])
     return table(["prompts", "Hopfill", "less an empty kernel", *(NAMES[n] for n in others), *peers, "Hopfill / best"], lines)
 
 
 def throughput_table(rows: list[Row], cases: list[Case]) -> str:
-    """TFLOP/s."""
+    """TFLOP/s, of a peer with variants the fastest."""
     ours, peers, lines = our_columns(rows, cases), peer_columns(cases), []
     for case in cases:
-        by_impl = rows_of(rows, case)
-        shown = (*ours, *peers, YARDSTICK)
-        rates = {name: by_impl[name]["tflops"] if name in by_impl and usable(by_impl[name]) else None for name in shown}
+        shown, by_impl = (*ours, *peers, YARDSTICK), rows_of(rows, case)
+        found = {name: best_of_family(by_impl, name) for name in shown}
+        rates = {name: row["tflops"] if row else None for name, row in found.items()}
         if not any(rates.values()):
             continue
         best = max((v for name, v in rates.items() if v and name in peers), default=None)
@@ -122,9 +121,8 @@ def summary_table(rows: list[Row], cases: list[Case]) -> str | None:
         by_impl = rows_of(rows, case)
         peers = [r["us"] for i, r in by_impl.items() if i not in NOT_PEERS and usable(r)]
         if OURS in by_impl and usable(by_impl[OURS]) and peers:
-            split, kind = case.case.split(" ", 1)
-            shares.setdefault(kind, {})[split] = f"{min(peers) / by_impl[OURS]['us']:.2f}"
-    splits = [s for s in dict.fromkeys(c.case.split()[0] for c in cases) if any(s in of for of in shares.values())]
+            shares.setdefault(case.kind, {})[case.label] = f"{min(peers) / by_impl[OURS]['us']:.2f}"
+    splits = [s for s in dict.fromkeys(c.label for c in cases) if any(s in of for of in shares.values())]
     return table(["", *splits], [[kind, *(of.get(s, DASH) for s in splits)] for kind, of in shares.items()]) if shares else None
 
 
@@ -156,6 +154,26 @@ def headline_parts(rows: list[Row], cases: list[Case], dtype: str) -> list[str]:
     return [f"Llama-2-7B (32 heads, head dimension 128, causal, {DTYPE_NAMES[dtype]}), µs by graph replay:", headline_table(rows, cases)]
 
 
+def few_parts(rows: list[Row], cases: list[Case], dtype: str) -> list[str]:
+    return [
+        f"Few heads, as a GPU of a tensor-parallel group has them: one prompt, or a chunk of queries that ends a longer sequence"
+        f" (causal; 512 of 8k: 512 queries, 8k keys), {DTYPE_NAMES[dtype]}, TFLOP/s{outputs_note(dtype)}; of peers that were timed with and"
+        " without splitting the keys, the faster:",
+        throughput_table(rows, cases),
+    ]
+
+
+def few_brief(points: list[PointResult], dtype: str) -> list[str]:
+    """What README says of them, where they were timed beside a peer."""
+    shares = [p.speedup for p in points if p.case.grid == "few" and p.speedup]
+    if not shares:
+        return []
+    return [
+        f"Few heads (8/1 and 4/1, as a GPU of a tensor-parallel group has them), {DTYPE_NAMES[dtype]}, speed over the best peer's:"
+        f" {min(shares):.2f} to {max(shares):.2f}, geometric mean {geometric_mean(shares):.2f} of {len(shares)} points."
+    ]
+
+
 def outputs_note(dtype: str) -> str:
     """What has to be said wherever speeds of a dtype are compared."""
     return "; cuDNN writes E4M3, the others BF16" if dtype == "e4m3" else ""
@@ -173,18 +191,31 @@ def later_note(rows: list[Row], dtype: str) -> list[str]:
     return parts
 
 
+def other_runs_note(rows: list[Row], dtype: str) -> list[str]:
+    """Of points that were timed in another run than most of their grid."""
+    of = [r for r in rows if r["dtype"] == dtype and usable(r) and not r.get("ours_us")]
+    parts = []
+    for grid in dict.fromkeys(r["grid"] for r in of):
+        runs = Counter({(r["run"], r["case"]): r["run"] for r in of if r["grid"] == grid}.values())
+        apart = sum(runs.values()) - max(runs.values())
+        if apart:
+            parts.append(f"{apart} of {sum(runs.values())} points of the grid '{grid}' are of another run than the rest, with all peers in it, too.")
+    return parts
+
+
 def dtype_brief(rows: list[Row], cases: list[Case], dtype: str) -> list[str]:
     """What README shows of one dtype: the headline, the summary, the means; [] where nothing of it was timed beside a peer."""
     name = DTYPE_NAMES[dtype]
     headline, throughput = ([c for c in cases if c.grid == grid and c.dtype == dtype] for grid in ("headline", "throughput"))
     timed = {(r["grid"], r["case"]) for r in rows if r["dtype"] == dtype and usable(r)}
+    points = [p for p in point_results(rows, cases, dtype) if p.rows]
     parts = []
     if any((c.grid, c.case) in timed for c in headline):
         parts += headline_parts(rows, headline, dtype)
+    parts += few_brief(points, dtype)
     if summary := summary_table(rows, throughput):
         parts += [f"{name}, speed over the best peer's at each point, 16k tokens (and more) in every split{outputs_note(dtype)}:", summary]
-        points = [p for p in point_results(rows, cases, dtype) if p.rows]
-        parts += [f"All {name} points:", means_table(points, rows), *later_note(rows, dtype)]
+        parts += [f"All {name} points:", means_table([p for p in points if p.case.grid in JUDGED], rows), *later_note(rows, dtype), *other_runs_note(rows, dtype)]
     return parts
 
 
@@ -212,6 +243,8 @@ def dtype_section(rows: list[Row], cases: list[Case], dtype: str, plots: list[st
     parts = []
     if "headline" in present:
         parts += [*headline_parts(rows, of["headline"], dtype), host_table(rows, of["headline"])]
+    if "few" in present:
+        parts += few_parts(rows, of["few"], dtype)
     unit = f"{name}, TFLOP/s{outputs_note(dtype)}"
     for grid, what in (("throughput", f"{unit}; 16k tokens in every split:"), ("ragged", f"Ragged batches, {unit}:")):
         if grid in present:
@@ -219,12 +252,14 @@ def dtype_section(rows: list[Row], cases: list[Case], dtype: str, plots: list[st
     summary = summary_table(rows, of["throughput"])
     if summary:
         parts += [f"{name}, Hopfill's speed over the best peer's at each point, by batch x tokens:", summary]
-    missing = [c for cases_of in of.values() for c in cases_of if not any(usable(r) for r in rows_of(rows, c).values())]
+    found = [(c, rows_of(rows, c).values()) for cases_of in of.values() for c in cases_of]
+    missing = [c for c, of_case in found if of_case and not any(map(usable, of_case))]
     if missing:
         parts.append(f"{len(missing)} points of these grids were not run ({missing[0].case} to {missing[-1].case}): their rows say why.")
     if any(p.peers for p in points):
-        parts += [f"All {name} points:", means_table(points, rows), *later_note(rows, dtype)]
-    return [*parts, f"Goals, {name}:", goals_table(points), *(f"![{p}]({p})" for p in plots)]
+        parts += [f"All {name} points:", means_table([p for p in points if p.case.grid in JUDGED], rows), *later_note(rows, dtype), *other_runs_note(rows, dtype)]
+    none_of = " (few heads have none)" if "few" in present else ""
+    return [*parts, f"Goals, {name}{none_of}:", goals_table(points), *(f"![{p}]({p})" for p in plots)]
 
 
 def gpu_section(rows: list[Row], cases: list[Case], plots: dict[str, list[str]], accuracy: list[Row] = ()) -> str:
@@ -257,11 +292,11 @@ def plot(rows: list[Row], cases: list[Case], dtype: str, slug: str, folder: Path
             continue
         shown = [*our_columns(rows, of_grid), *peer_columns(of_grid)]
         field, unit = ("us", "µs, graph replay") if grid == "headline" else ("tflops", "TFLOP/s")
-        groups = sorted({c.case.split(" ", 1)[1] for c in of_grid}, key=[c.case.split(" ", 1)[1] for c in of_grid].index)
+        groups = list(dict.fromkeys(c.kind for c in of_grid))
         columns = 1 if len(groups) == 1 else 2
         figure, axes = plt.subplots(-(-len(groups) // columns), columns, figsize=(7.5 * columns, 3.2 * -(-len(groups) // columns)), squeeze=False)
         for axis, group in zip(axes.flat, groups, strict=False):
-            members = [c for c in of_grid if c.case.split(" ", 1)[1] == group]
+            members = [c for c in of_grid if c.kind == group]
             for i, impl in enumerate(shown):
                 values = [best_of_family(rows_of(rows, c), impl) for c in members]
                 at = [x + (i - len(shown) / 2) * 0.8 / len(shown) for x in range(len(members))]
@@ -272,7 +307,7 @@ def plot(rows: list[Row], cases: list[Case], dtype: str, slug: str, folder: Path
                     label=NAMES.get(impl, impl),
                     color={OURS: "black", OURS_VT: "dimgrey", OURS_BF16: "lightgrey"}.get(impl),
                 )
-            axis.set_xticks(range(len(members)), [c.case.split()[0] for c in members])
+            axis.set_xticks(range(len(members)), [c.label for c in members])
             axis.set_title(group, fontsize=9)
             axis.set_ylabel(unit)
             if grid == "headline":

@@ -101,7 +101,7 @@ struct Plan {
     int grid = 0;                      ///< blocks
     int shared_bytes = 0;              ///< dynamic shared memory of a block
     std::int64_t jobs = 0;             ///< (query tile, head, sequence) triples; for ragged batches a bound
-    std::int64_t split_jobs = 0;       ///< the last of them, too few for a wave: blocks share the keys of each
+    std::int64_t split_jobs = 0;       ///< of them: the last ones, or with a mask the longest, whose keys blocks share
     int parts = 1;                     ///< of a split job's keys
     std::int64_t heads_per_group = 0;  ///< query heads whose jobs run together, while L2 has their K and V
     std::int64_t scratch_bytes = 0;    ///< device memory that a run takes, stream-ordered, and gives back: copies of k and v, outputs of parts

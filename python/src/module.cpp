@@ -182,7 +182,7 @@ NB_MODULE(_core, m) {
         .def_ro("grid", &Plan::grid, "Blocks.")
         .def_ro("shared_bytes", &Plan::shared_bytes, "Dynamic shared memory of a block, in bytes.")
         .def_ro("jobs", &Plan::jobs, "(query tile, head, sequence) triples; for packed batches a bound.")
-        .def_ro("split_jobs", &Plan::split_jobs, "The last jobs, whose keys blocks share.")
+        .def_ro("split_jobs", &Plan::split_jobs, "Jobs whose keys blocks share: the last ones, with a mask the longest.")
         .def_ro("parts", &Plan::parts, "Parts of a split job's keys.")
         .def_ro("scratch_bytes", &Plan::scratch_bytes, "Device memory that a run takes, in bytes.")
         .def_ro("modelled_us", &Plan::modelled_us, "The cost model's estimate of the kernel's time, in microseconds.")

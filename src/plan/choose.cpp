@@ -200,7 +200,7 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
         return Error{Code::invalid_argument, "variant", fmt::format("{} is outside the kernel tables", variant)};
     const KernelConfig& c = kernel_at(variant);
     if (!fits(c, p)) return unsupported("variant", fmt::format("{} does not compute this problem", kernel_name(c)));
-    const Split split = split_of(c, p, device);
+    const auto [us, split] = model(c, p, device);
     if (!may_copy(c, p, split)) {
         return unsupported("max_scratch_bytes", fmt::format("{}; {} needs {}", p.max_scratch_bytes.value_or(kMostScratch), kernel_name(c),
                                                             scratch_bytes(c, p, split)));
@@ -223,15 +223,18 @@ Result<Plan> plan_variant(const AttentionProblem& p, const DeviceInfo& device, i
     if (plan.jobs >= (std::int64_t{1} << 31) - 65536)
         return unsupported("q", fmt::format("{} tiles over all heads; below 2^31 are supported", plan.jobs));
     plan.heads_per_group = heads_per_group(c, p, device);
-    plan.modelled_us = modelled_us(c, p, device);
+    plan.modelled_us = us;
     return with_split(std::move(plan), split, device.num_sms);
 }
 
 Plan with_split(Plan plan, const Split& split, int num_sms) {
+    const KernelConfig& c = kernel_at(plan.variant);
+    // Of all heads the longest jobs come first.
+    if (c.mask == Mask::causal && split.jobs > 0) plan.heads_per_group = std::max<std::int64_t>(1, plan.problem.heads * plan.problem.batch);
     plan.split_jobs = split.jobs;
     plan.parts = split.parts;
     plan.grid = static_cast<int>(std::min<std::int64_t>(plan.jobs + split.jobs * (split.parts - 1), num_sms));
-    plan.scratch_bytes = plan.grid > 0 ? scratch_bytes(kernel_at(plan.variant), plan.problem, split) : 0;
+    plan.scratch_bytes = plan.grid > 0 ? scratch_bytes(c, plan.problem, split) : 0;
     return plan;
 }
 
@@ -256,14 +259,15 @@ Result<Plan> choose_fastest(const AttentionProblem& p, const DeviceInfo& device,
     for (int i = 0; i < static_cast<int>(kernel_table().size() + first_use_table().size()); ++i) {
         const KernelConfig& c = kernel_at(i);
         if (!fits(c, p)) continue;
-        const Split split = split_of(c, p, device);
+        const auto [us, split] = model(c, judged, device);
         if ((!scratch && scratch_bytes(c, p, split) > 0) || (c.splits && split.jobs == 0)) continue;
         // Whether there is room for copies depends on the batch. Of V transposed that changes no bits (below); prefill_mixed has others than
         // prefill_widened.
         if (p.batch_invariant ? p.max_scratch_bytes && c.family == Family::prefill_widened && c.head_dim <= 128 : !may_copy(c, p, split)) continue;
         // A folded job keeps one warpgroup busy: beside others of its kind, in a second wave, it takes longer than the model says.
-        if (is_folded(c.family) && jobs_of(c, judged) > device.num_sms) continue;
-        const double us = modelled_us(c, judged, device);
+        // And of a chunk at a long prompt's end, whose first rows see about as much as its last (2k queries of 32k keys: 450 us where the main family
+        // takes 350).
+        if (is_folded(c.family) && (jobs_of(c, judged) > device.num_sms || judged.max_seqlen_kv >= 2 * judged.max_seqlen_q)) continue;
         if (best >= 0 && us >= least) continue;
         best = i;
         least = us;

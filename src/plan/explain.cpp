@@ -28,7 +28,7 @@ std::string Plan::to_string() const {
     s += fmt::format("jobs     {}{} on {} blocks, {}{}\n", p.packed ? "at most " : "", jobs, grid,
                      c.dynamic && jobs > grid ? "drawn from a counter" : "dealt in turn",
                      p.causal ? (p.packed ? ", longest of a sequence first" : ", longest first") : "");
-    if (split_jobs > 0) s += fmt::format("split    the last {}, in {} parts each of their keys\n", split_jobs, parts);
+    if (split_jobs > 0) s += fmt::format("split    the {} {}, in {} parts each of their keys\n", p.causal ? "longest" : "last", split_jobs, parts);
     const std::int64_t heads = p.heads * p.batch;
     if (!p.packed) s += fmt::format("order    {} of {} heads at a time, while L2 has their K and V\n", std::min(heads_per_group, heads), heads);
     if (scratch_bytes > 0) {

@@ -124,6 +124,16 @@ constexpr void for_each_catalogued(F f) {
         c.splits = true;
         f(c);
     });
+    // And of few jobs, whose longest would run while most multiprocessors have none: a chunk of a long prompt, a prompt of an engine that gives each
+    // GPU some of the heads.
+    for_each_tile([&](KernelConfig c) {
+        if (c.packed || c.consumers != 2 || c.head_dim % 64 != 0 || c.head_dim == 192) return;
+        const bool main = c.family == Family::prefill && (c.mask == Mask::causal || c.head_dim == 64);
+        const bool fp8 = c.family == Family::prefill_fp8 && (c.head_dim < 256 || (c.v_turned && c.mask == Mask::causal));
+        if (!main && !fp8) return;
+        c.splits = true;
+        f(c);
+    });
 }
 
 constexpr i32 kernel_count() {
@@ -151,7 +161,9 @@ constexpr KernelTable kKernelTable = make_kernel_table();
 template <class F>
 constexpr void for_each_first_use(F f) {
     // Three warpgroups leave no registers for a block's multipliers, and pay most where the catalogue has them.
-    const auto is_base = [](const KernelConfig& c) { return c.family == Family::prefill_fp8 && c.consumers == 2 && !loads_v_transposed(c); };
+    const auto is_base = [](const KernelConfig& c) {
+        return c.family == Family::prefill_fp8 && c.consumers == 2 && !loads_v_transposed(c) && !c.splits;
+    };
     const auto with = [](KernelConfig c, bool v_transposed, i32 scale_block) {
         c.v_transposed = v_transposed;
         c.scale_block = scale_block;

@@ -74,13 +74,15 @@ std::size_t counting_words(const LaunchSpec& spec);
 void place_words(const LaunchSpec& spec, LaunchParams& params, u32* words);
 
 int shared_bytes(const KernelConfig& config);
-// The last jobs of a launch, which blocks share (KernelConfig::splits).
+// Jobs which blocks share (KernelConfig::splits): without a mask the last ones of a launch, with one the first, which are the longest.
 struct Split {
     std::int64_t jobs = 0;  // that are split; 0: none
     int parts = 1;          // of each
 };
 Split split_of(const KernelConfig& config, const AttentionProblem& problem, const DeviceInfo& device);
-// A plan of a kernel that splits, with so many of its last jobs in so many parts, at least one KV block each, on as many multiprocessors.
+// Of all jobs those that have a KV block for each of so many parts: without a mask all or none, with one the first.
+std::int64_t splittable_jobs(const KernelConfig& config, const AttentionProblem& problem, int parts);
+// A plan of a kernel that splits, with so many of its jobs, splittable ones, in so many parts each, on as many multiprocessors.
 Plan with_split(Plan plan, const Split& split, int num_sms);
 // Of a problem's copies of k and v, of v transposed, and of the outputs of parts: 0 but for takes_scratch().
 std::int64_t scratch_bytes(const KernelConfig& config, const AttentionProblem& problem, const Split& split);

@@ -106,6 +106,8 @@ TEST(Kernels, SplitTheirLastJobs) {
         if (!k.splits) continue;
         const int blocks = ceil_div(family_case.kv_lens[0], k.tile_n);
         for (const auto& [split_jobs, parts] : {std::pair{1, 2}, std::pair{2, 2}, std::pair{4, 3}, std::pair{3, blocks}}) {
+            // FP16's differ from BF16's in a type alone.
+            if (family_case.f16 && split_jobs < 3) continue;
             Case c = family_case;
             c.split_jobs = split_jobs;
             c.parts = parts;
@@ -127,7 +129,7 @@ TEST(Kernels, SplitTheirLastJobs) {
         }
         ++kernels;
     }
-    EXPECT_EQ(kernels, 8);
+    EXPECT_EQ(kernels, 26);
 }
 
 // What the problems above have to be: long, of several tiles a block, with ragged ends; and of every family, class of head dimensions and mask.

@@ -236,7 +236,11 @@ Workload::Workload(const Case& c, std::uint64_t data_seed) : data_(std::make_uni
     if (!d.plan) throw std::runtime_error(d.plan.error().text());
     d.plan->backend = Backend::emulated;
     if (c.heads_per_group > 0) d.plan->heads_per_group = c.heads_per_group;
-    if (c.split_jobs > 0) d.plan = planner::with_split(std::move(*d.plan), {c.split_jobs, c.parts}, c.blocks);
+    if (c.split_jobs > 0) {
+        const std::int64_t most = planner::splittable_jobs(planner::kernel_at(d.plan->variant), p, c.parts);
+        const planner::Split split{std::min<std::int64_t>(c.split_jobs, most), c.parts};
+        d.plan = planner::with_split(std::move(*d.plan), most > 0 ? split : planner::Split{}, c.blocks);
+    }
 }
 
 Workload::~Workload() = default;

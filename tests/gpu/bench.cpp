@@ -28,17 +28,18 @@ namespace hopfill::gpu {
 namespace {
 
 constexpr const char* kUsage =
-    "usage: hopfill_gpu_bench [--variants REGEX] [--heads N,N] [--sms N] [--rounds N] [--json FILE] [--no-check] [--programmatic] [--pause MS] "
-    "[--list] [--file FILE] PROBLEM...\n"
+    "usage: hopfill_gpu_bench [--variants REGEX] [--heads N,N] [--parts N,N] [--sms N] [--rounds N] [--json FILE] [--no-check] [--programmatic] "
+    "[--pause MS] [--list] [--file FILE] PROBLEM...\n"
     "  PROBLEM   'bf16 d128 h32/8 b4 s4096 causal' (kv8192, packed, len=100,200, lse); a FILE has one a line\n"
     "  --variants  also kernels that the planner does not choose: all whose name has a match; without it the planner's own\n"
     "  --heads     also these numbers of query heads whose tiles run together (Plan::heads_per_group), beside the planner's\n"
+    "  --parts     kernels that split jobs also with so many parts, of all jobs, half, a quarter ... an eighth of those that can be split\n"
     "  --sms       plans as for a GPU of N multiprocessors (78: an H20), no more of which are used than the blocks of a grid\n";
 
 struct Arguments {
     std::string variants, json, state;
     std::vector<std::string> problems;
-    std::vector<int> heads;
+    std::vector<int> heads, parts;
     int rounds = 7, pause_ms = 0, sms = 0;
     bool check = true, programmatic = false, list = false;
 };
@@ -58,11 +59,12 @@ bool parse(int count, char** words, Arguments& a) {
             return false;
         } else if (word == "--variants") {
             a.variants = words[i];
-        } else if (word == "--heads") {
+        } else if (word == "--heads" || word == "--parts") {
+            std::vector<int>& numbers = word == "--heads" ? a.heads : a.parts;
             std::istringstream in(words[i]);
             for (std::string n; std::getline(in, n, ',');) {
-                a.heads.push_back(std::atoi(n.c_str()));
-                if (a.heads.back() < 1) return false;
+                numbers.push_back(std::atoi(n.c_str()));
+                if (numbers.back() < 1) return false;
             }
         } else if (word == "--json") {
             a.json = words[i];
@@ -109,8 +111,27 @@ private:
 struct Candidate {
     int variant;
     std::string name;
-    int heads = 0;  // that run together; 0: the planner's number
+    int heads = 0;           // that run together; 0: the planner's number
+    planner::Split split{};  // no jobs: the planner's
+
+    [[nodiscard]] bool planned() const { return heads == 0 && split.jobs == 0; }
+    [[nodiscard]] std::string label() const {
+        return name + (heads > 0 ? fmt::format(" heads {}", heads) : "") + (split.jobs > 0 ? fmt::format(" {} in {}", split.jobs, split.parts) : "");
+    }
 };
+
+// What --parts asks for: jobs by halves down to an eighth, whole tiles of all heads, the longest first.
+void add_splits(std::vector<Candidate>& list, const Candidate& of, const AttentionProblem& p, int parts) {
+    const KernelConfig& c = planner::kernel_at(of.variant);
+    if (!c.splits || parts < 2) return;
+    const std::int64_t most = planner::splittable_jobs(c, p, parts), width = p.heads * p.batch;
+    std::int64_t before = 0;
+    for (const int share : {8, 4, 2, 1}) {
+        const std::int64_t jobs = most / share / width * width;
+        if (jobs > before) list.push_back({of.variant, of.name, 0, {jobs, parts}});
+        before = std::max(before, jobs);
+    }
+}
 
 std::vector<Candidate> candidates(const AttentionProblem& problem, const DeviceInfo& device, const std::string& pattern) {
     std::vector<Candidate> list;
@@ -171,6 +192,7 @@ struct Row {
     std::vector<double> us;
     cuda::ReplayTimer timer;
     double host_us = 0;
+    planner::Split split{};
 };
 
 // Of up to 64 launches: fewer where the GPU takes long for them.
@@ -196,16 +218,17 @@ void report(const BenchProblem& b, std::vector<Row>& rows, const std::string& ch
     for (const Row& r : rows) {
         const double us = cuda::median(r.us), spread = *std::ranges::max_element(r.us) - *std::ranges::min_element(r.us),
                      tflops = b.flops() / us * 1e-6;
-        const bool is_chosen = r.candidate.name == chosen && r.candidate.heads == 0;
-        const std::string name = r.candidate.heads > 0 ? fmt::format("{} heads {}", r.candidate.name, r.candidate.heads) : r.candidate.name;
+        const bool is_chosen = r.candidate.name == chosen && r.candidate.planned();
+        const std::string name = r.candidate.label();
         fmt::print("  {:46} {:>10.2f} us  +-{:>6.2f}  {:>7.1f} TFLOP/s  {:>5.3f}  host {:.1f} us  x{}{}\n", name, us, spread, tflops, best / us,
                    r.host_us, r.timer.launches(), is_chosen ? "  chosen" : "");
         if (json)
             json
                 << fmt::format(
                        R"({{"problem": "{}", "kernel": "{}", "us": {:.3f}, "us_spread": {:.3f}, "tflops": {:.2f}, "host_us": {:.2f}, "rounds": {}, )"
-                       R"("sms": {}, "heads": {}, "chosen": {}}})",
-                       b.text, r.candidate.name, us, spread, tflops, r.host_us, r.us.size(), a.sms, r.candidate.heads, is_chosen)
+                       R"("sms": {}, "heads": {}, "split_jobs": {}, "parts": {}, "chosen": {}}})",
+                       b.text, r.candidate.name, us, spread, tflops, r.host_us, r.us.size(), a.sms, r.candidate.heads, r.split.jobs, r.split.parts,
+                       is_chosen)
                 << '\n';
     }
     std::fflush(stdout);
@@ -227,6 +250,9 @@ void bench(const BenchProblem& b, BenchTensors& memory, const DeviceInfo& device
     for (const Candidate& c : std::vector<Candidate>(list))
         for (const int heads : a.heads)
             if (heads <= all_heads) list.push_back({c.variant, c.name, heads});
+    for (const Candidate& c : std::vector<Candidate>(list))
+        for (const int parts : a.parts)
+            if (c.heads == 0) add_splits(list, c, b.problem, parts);
     watch("making inputs", std::chrono::seconds(120));
     const auto tensors = memory.make(b);
     if (!tensors) {
@@ -240,6 +266,7 @@ void bench(const BenchProblem& b, BenchTensors& memory, const DeviceInfo& device
         auto plan = planner::plan_variant(b.problem, device, c.variant);
         if (!plan) continue;
         if (c.heads > 0) plan->heads_per_group = c.heads;
+        if (c.split.jobs > 0) plan = planner::with_split(std::move(*plan), c.split, device.num_sms);
         const auto spec = planner::make_launch(*plan, *tensors);
         if (!spec) {
             fmt::print("  {}: {}\n", c.name, spec.error().text());
@@ -247,7 +274,7 @@ void bench(const BenchProblem& b, BenchTensors& memory, const DeviceInfo& device
         }
         auto timer = cuda::ReplayTimer::make([&](Stream stream) { return cuda::launch(*spec, stream, {a.programmatic}); });
         if (!timer) give_up_on(state, c.name, timer.error().text());
-        rows.push_back({c, {}, std::move(*timer), host_time(*spec, a.programmatic)});
+        rows.push_back({c, {}, std::move(*timer), host_time(*spec, a.programmatic), {plan->split_jobs, plan->parts}});
     }
     for (int round = 0; round < a.rounds; ++round) {
         // There and back: who comes later finds a warmer GPU, whose clock is lower.

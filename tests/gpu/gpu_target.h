@@ -16,9 +16,12 @@ namespace hopfill::gpu {
 
 // A kernel that splits jobs is to do so even where the planner would not, and alike on every GPU: half of them, in up to three parts.
 inline Plan split_anyway(Plan plan, const DeviceInfo& device) {
+    const KernelConfig& c = planner::kernel_at(plan.variant);
     const std::int64_t blocks = (plan.problem.max_seqlen_kv + plan.tile_n - 1) / plan.tile_n;
-    if (!planner::kernel_at(plan.variant).splits || blocks < 2) return plan;
-    return planner::with_split(std::move(plan), {(plan.jobs + 1) / 2, static_cast<int>(std::min<std::int64_t>(3, blocks))}, device.num_sms);
+    if (!c.splits || blocks < 2) return plan;
+    const int parts = static_cast<int>(std::min<std::int64_t>(3, blocks));
+    const std::int64_t jobs = std::min((plan.jobs + 1) / 2, planner::splittable_jobs(c, plan.problem, parts));
+    return jobs > 0 ? planner::with_split(std::move(plan), {jobs, parts}, device.num_sms) : plan;
 }
 
 class GpuTarget : public check::Target {

@@ -316,7 +316,10 @@ TEST_F(Gpu, SameBitsWhoeverTransposesV) {
 // Split jobs: the same bits every time, whoever is last, on the stream's words and on a graph's.
 TEST_F(Gpu, SplitJobsGiveTheSameBits) {
     for (const char* text : {"bf16 d128 h8/2 s128 kv8192 lse", "f16 d256 h8/8 b2 s300 kv9000 lse", "bf16 e4m3 d128 h8/2 b2 s1111 kv7000 lse",
-                             "f16 e4m3 d240 h4/4 b3 s500 kv8000 lse"}) {
+                             "f16 e4m3 d240 h4/4 b3 s500 kv8000 lse", "bf16 d128 h8/2 s1000 kv8192 causal lse", "f16 d256 h8/8 b2 s1300 causal lse",
+                             "bf16 d64 h4/4 b2 s3000 causal lse", "bf16 e4m3 d128 h8/2 b2 s1111 kv7000 causal lse",
+                             "f16 e4m3 d240 h4/4 b3 s2500 causal lse", "f16 e4m3 d64 h8/2 b2 s1111 kv7000 causal lse",
+                             "bf16 e4m3 d64 h8/8 s300 kv9000 lse"}) {
         const auto b = parse_problem(text);
         ASSERT_TRUE(b);
         BenchTensors memory;
@@ -327,13 +330,14 @@ TEST_F(Gpu, SplitJobsGiveTheSameBits) {
             if (!planner::kernel_at(i).splits) continue;
             const auto plan = planner::plan_variant(b->problem, device, i);
             if (!plan) continue;
-            const Plan split = planner::with_split(*plan, {(plan->jobs + 1) / 2, 5}, device.num_sms);
+            const std::int64_t jobs = std::min((plan->jobs + 1) / 2, planner::splittable_jobs(planner::kernel_at(i), plan->problem, 5));
+            const Plan split = planner::with_split(*plan, {jobs, 5}, device.num_sms);
             const std::vector<char> expected = outputs_of(split, *tensors, false, text);
             for (int again = 0; again < 100; ++again)
                 ASSERT_TRUE(outputs_of(split, *tensors, again % 10 == 9, text) == expected) << split.kernel << " on " << text << ", time " << again;
             ++compared;
         }
-        EXPECT_EQ(compared, 1) << text;
+        EXPECT_GE(compared, 1) << text;
     }
 }
 

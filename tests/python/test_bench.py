@@ -102,7 +102,8 @@ class TestGrids:
         names = [(c.grid, c.case, c.dtype) for c in cases.load()]
         assert len(names) == len(set(names))
         of = {dtype: {n[:2] for n in names if n[2] == dtype} for dtype in cases.DTYPES}
-        assert of["f16"] == of["e4m3"] == of["bf16"] > of["bf16xe4m3"]
+        assert of["e4m3"] == of["bf16"] > of["f16"] > of["bf16xe4m3"]
+        assert {grid for grid, _ in of["bf16"] - of["f16"]} == {"few"}
 
     def test_grids_of_the_goals(self):
         found = {c.case for c in cases.load()}
@@ -122,6 +123,22 @@ class TestGrids:
         assert by_name["1x16k h16/16 hd128 causal"].flops == 2 * 16 * 16384**2 * 128
         lengths = cases.MIXED_LENGTHS
         assert by_name["mixed8 h32/8 hd128 causal"].flops == 2 * 32 * 128 * sum(n * n for n in lengths)
+
+    def test_few_heads(self):
+        few = [c for c in cases.load() if c.grid == "few"]
+        bf16, fp8 = ([c for c in few if c.dtype == dtype] for dtype in ("bf16", "e4m3"))
+        labels = "1x2k, 1x4k, 1x8k, 512 of 8k, 512 of 32k, 2k of 32k, 128 of 16k, 1x2k, 1x4k, 1x8k, 2k of 16k"
+        assert ", ".join(c.label for c in bf16) == ", ".join(c.label for c in fp8) == labels and len(few) == 22
+        assert [c.kind for c in bf16] == 7 * ["h8/1 hd128 causal"] + 4 * ["h4/1 hd128 causal"]
+        assert all(c.case == f"{c.label} {c.kind}" for c in few) and bf16[3].sequences() == [(512, 8192)]
+        assert bf16[3].flops == 4 * 8 * 128 * (512 * 8192 - 512**2 // 2)
+        assert set(bf16[3].implementations) == {"hopfill", *cases.PEERS, "flashinfer-fa2-nosplit", "fa3-split", "gemm"}
+        assert fp8[3].implementations == ("hopfill", *cases.FP8_PEERS, "fa3-vllm-split", "gemm")
+
+    def test_variants_are_of_peers(self):
+        timed = {i for c in cases.load() for i in c.implementations}
+        assert timed - set(cases.NOT_PEERS) - set(cases.PEERS) == set(cases.VARIANTS)
+        assert all(processes.PROCESS_OF[v] == processes.PROCESS_OF[peer] for v, peer in cases.VARIANTS.items())
 
     def test_every_implementation_has_a_process(self):
         assert {i for c in cases.load() for i in c.implementations} == set(processes.PROCESS_OF)
@@ -324,6 +341,8 @@ def test_options(capsys):
     assert whole and len(points) == sum(c.dtype == "bf16" for c in cases.load())
     points, _ = command.chosen_points(command.parse([]))
     assert {i for p in points for _, _, i in p.entries()} == {"hopfill", "gemm", "empty"}
+    points, whole = command.chosen_points(command.parse(["--peers", "--grids", "few"]))
+    assert whole and len(points) == 11 and {c.dtype for p in points for c in p.cases} == {"bf16", "e4m3"}
     with pytest.raises(SystemExit):
         command.parse(["--only", "flashattention-9"])
     assert "allowed: hopfill" in capsys.readouterr().err
@@ -361,6 +380,47 @@ class TestReport:
         only = report.gpu_section(self.rows("bf16xe4m3", {"hopfill": 8.0}), cases.load(), {})
         assert "| 1x16k h16/16 hd128 causal |" in only and "Hopfill / best" not in only and "All BF16" not in only
 
+    def few(self, dtype, times):
+        points = points_of([c for c in cases.load() if c.dtype == dtype and c.grid == "few"])
+        return run(bench(points, collections.defaultdict(lambda: 20.0, times))[0])[0]
+
+    def test_few_heads_have_a_table_of_their_own(self):
+        import report
+
+        rows = self.rows("bf16", {"hopfill": 10.0})
+        text = report.gpu_section(rows, cases.load(), {})
+        assert "Few heads" not in text and "of 32k" not in text
+        rows += self.few("bf16", {"hopfill": 10.0, "fa3-vllm": 16.0, "flashinfer-fa2-nosplit": 15.0})
+        text = report.gpu_section(rows, cases.load(), {})
+        few = text.index("Few heads")
+        assert text.index("Llama-2-7B") < few < text.index("| 512 of 8k h8/1 hd128 causal |") < text.index("BF16, TFLOP/s; 16k tokens")
+        assert text[few:].count("| 1.50 |\n") == 11 and "Goals, BF16 (few heads have none):" in text and "16k tokens in every split" in text
+        assert "1.50 to 1.50, geometric mean 1.50 of 11 points." in report.gpu_brief(rows, cases.load(), {})
+
+    def test_a_split_that_is_faster_stands_for_its_peer(self):
+        import report
+
+        rows = self.few("bf16", {"hopfill": 10.0, "fa3": 14.0, "fa3-split": 8.0})
+        rows = [r | {"note": None} if r["impl"] == "fa3" else r for r in rows]  # the fake calls it wrong
+        fp8 = self.few("e4m3", {"hopfill": 10.0, "fa3-vllm": 14.0, "fa3-vllm-split": 12.5})
+        for of, share in ((rows, "0.800"), (fp8, "1.25")):
+            table = report.throughput_table(of, [c for c in cases.load() if c.grid == "few" and c.dtype == of[0]["dtype"]])
+            assert table.splitlines()[2].endswith(f"| {share} |") and "split" not in table
+
+    def test_goals_are_not_of_few_heads(self):
+        import goals
+
+        for dtype in ("bf16", "e4m3"):
+            few = [p for p in goals.point_results(self.few(dtype, {"hopfill": 1000.0}), cases.load(), dtype) if p.rows]
+            assert len(few) == 11 and all(p.speedup < 0.1 for p in few)
+            assert {v.state for v in goals.verdicts(few)} == {"no data"}
+
+    def test_plots_by_kind_of_head(self, tmp_path):
+        import report
+
+        pytest.importorskip("matplotlib")
+        assert report.plot(self.few("e4m3", {"hopfill": 10.0}), cases.load(), "e4m3", "h100", tmp_path) == ["h100-fp8-few.png"]
+
     def test_accuracy(self):
         import accuracy_report
 
@@ -374,3 +434,66 @@ class TestReport:
         assert (worst[:5], met, growth[:4], grown, found, read) == ("0.800", "met", "1.05", "met", "99 of 100", "missed")
         text = accuracy_report.section(rows)
         assert "| gaussian, 4096 | 2.00e-02 | 1.00e-03 | 2.50e-02 |" in text and "hopfill 99 of 100" in text
+
+
+class TestChunks:
+    """Fewer queries than keys, on the CPU. Needs PyTorch; skipped where there is none."""
+
+    @pytest.fixture
+    def problem(self):
+        pytest.importorskip("torch")
+        import problem
+
+        return lambda dtype="bf16", queries=70, keys=200: problem.Problem(
+            cases.make("few", "chunk", dtype, 64, 4, 1, True, 1, queries, keys=keys), "cpu"
+        )
+
+    @pytest.mark.parametrize("dtype", ["bf16", "e4m3"])
+    def test_the_reference_sees_the_keys_before_the_chunk(self, problem, dtype):
+        import torch
+
+        p = problem(dtype)
+        rows = p.sampled_rows()
+        assert p.q.shape == (70, 4, 64) and p.k.shape == p.v.shape == (200, 1, 64) and p.new_output().shape == (70, 4, 64)
+        q, k, v = (t.float().double().transpose(0, 1) for t in (p.q, p.k, p.v))
+        hidden = torch.ones(70, 200, dtype=torch.bool).triu(200 - 70 + 1)
+        expected = torch.softmax((q @ k.mT * p.scale).masked_fill(hidden, float("-inf")), -1) @ v
+        (found,) = p.reference(rows)
+        assert torch.allclose(found, expected.transpose(0, 1)[rows[0]], atol=1e-12)
+
+    def test_what_has_no_such_mask_says_so(self, problem):
+        import peers
+
+        with pytest.raises(peers.Unsupported, match="aligned bottom-right"):
+            peers.IMPLEMENTATIONS["cudnn"].build(problem())
+
+    def test_pytorch_is_given_the_mask_that_is_aligned_bottom_right(self, problem, monkeypatch):
+        import peers
+        import torch
+
+        seen = []
+        monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *tensors, **options: seen.append(options) or tensors[0])
+        for queries in (70, 200):
+            call, _ = peers.IMPLEMENTATIONS["fa2"].build(problem(queries=queries))
+            call()
+        chunk, whole = seen
+        mask = chunk.pop("attn_mask")
+        assert (mask.variant.name, mask.seq_len_q, mask.seq_len_kv) == ("LOWER_RIGHT", 70, 200)
+        assert chunk == {"is_causal": False, "enable_gqa": True} and whole == {"is_causal": True, "enable_gqa": True}
+
+    def test_splits(self, problem, monkeypatch):
+        import peers
+        import torch
+
+        seen = []
+
+        for op, called in (
+            (torch.ops.flash_attn_3, {"fwd": lambda *_, num_splits, **more: seen.append(num_splits)}),
+            (torch.ops._vllm_fa3_C, {"fwd": lambda *a: seen.append(a[-7]), "get_scheduler_metadata": lambda *a: seen.append(a[-3])}),
+        ):
+            for name, instead in called.items():
+                monkeypatch.setattr(op, name, instead, raising=False)
+        for name in ("fa3", "fa3-split", "fa3-vllm", "fa3-vllm-split"):
+            call, _ = peers.IMPLEMENTATIONS[name].build(problem())
+            call()
+        assert seen == [1, 0, 1, 1, 0, 0]

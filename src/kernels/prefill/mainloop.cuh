@@ -231,28 +231,30 @@ struct Mainloop {
     HOPFILL_INLINE void finish_job(u32 slot, float (&o)[kD / 2], const float (&inverse)[2]) {
         Job* const at = shared.job(slot);
         if constexpr (Scales::columns_first()) scales.scale_columns(params, sm90::load_shared(&at->head), o);
-        if constexpr (C.splits) {
-            if (is_part<C, Ends::any>(at)) {
-                if constexpr (!Scales::columns_first()) scales.scale_columns(params, sm90::load_shared(&at->head), o);
-                finish_part<C>(params, at, o, inverse);
-                sm90::sync_warp();
-                if (warp_leader()) sm90::mbarrier_arrive(jobs.empty + slot);
-                return;
-            }
-        }
         Job job;
         job.head = sm90::load_shared(&at->head);
         job.sequence = sm90::load_shared(&at->sequence);
         job.row0 = sm90::load_shared(&at->row0);
         job.q_len = sm90::load_shared(&at->q_len);
         job.q_start = sm90::load_shared(&at->q_start);
+        bool failed = false;
         if constexpr (kByReferences) {
             if (sm90::load_shared(&at->unmasked) > 0) {
                 float zero[4] = {0.0f * inverse[0], 0.0f * inverse[1], 0.0f, 0.0f};
 #pragma unroll
                 for (i32 i = 0; i < kD / 2; ++i) zero[i % 4] = sm90::fma_float(o[i], 0.0f, zero[i % 4]);
-                if (sm90::vote_any(!(zero[0] + zero[1] + zero[2] + zero[3] == 0.0f)) && warp_leader())
-                    sm90::store_shared(&at->failed[sm90::thread_index() / 32 - 4], 1);
+                failed = sm90::vote_any(!(zero[0] + zero[1] + zero[2] + zero[3] == 0.0f));
+                if (failed && warp_leader()) sm90::store_shared(&at->failed[sm90::thread_index() / 32 - 4], 1);
+            }
+        }
+        if constexpr (C.splits) {
+            if (is_part<C, Ends::any>(at)) {
+                if constexpr (!Scales::columns_first()) scales.scale_columns(params, sm90::load_shared(&at->head), o);
+                // What has overflowed is not counted: no other block reads it before it has come again.
+                if (!failed && leaves_part<C>(at)) finish_part<C>(params, at, o, inverse);
+                sm90::sync_warp();
+                if (warp_leader()) sm90::mbarrier_arrive(jobs.empty + slot);
+                return;
             }
         }
         sm90::sync_warp();

@@ -1,5 +1,5 @@
-// The last jobs of a launch, when there are too few of them for a wave: blocks share each, a part of its keys each (KernelConfig::splits; how many
-// parts, planner::split_of says). A warp leaves its rows' outputs of the part's keys, and the references and sums of their exponentials, in a record
+// Jobs that blocks share, a part of its keys each (KernelConfig::splits; which jobs, and how many parts, planner::split_of says): without a mask those
+// of a last wave that they do not fill, with one the longest, of which there are too few. A warp leaves its rows' outputs of the part's keys, and the references and sums of their exponentials, in a record
 // in global memory; who finds that all other parts have left theirs adds them up, weighted (FlashAttention-2, section 3.1 has the same sum), always
 // in the order of the keys, so that bits do not depend on who is last. Nobody waits for anybody.
 #pragma once
@@ -18,13 +18,19 @@ template <KernelConfig C>
 HOPFILL_INLINE u32 whole_job(const PrefillParams& params, u32 number, Job& job) {
     const PrefillSplitParams& p = split_params(params);
     job.part = kWholeJob;
+    if constexpr (C.mask == Mask::causal) {
+        // The longest jobs come first, and their parts with them.
+        const u32 all_parts = static_cast<u32>(p.jobs - p.whole_jobs);
+        if (number >= all_parts) return number - all_parts + divide(all_parts, p.by_parts);
+        job.part = static_cast<i32>(number);
+        return static_cast<u32>(divide(number, p.by_parts));
+    }
     if (number < static_cast<u32>(p.whole_jobs)) return number;
     job.part = static_cast<i32>(number) - p.whole_jobs;
     return static_cast<u32>(p.whole_jobs + divide(static_cast<u32>(job.part), p.by_parts));
 }
 
-// From a job to a part of it: to its KV blocks, which count, as the keys do, from its first one on. A part does not come again (repeats_jobs()), as
-// another block may have read what it left: all its blocks are taken by their maxima, like those of a job that does.
+// From a job to a part of it: to its KV blocks, which count, as the keys do, from its first one on.
 template <KernelConfig C>
 HOPFILL_INLINE void narrow_to_part(const PrefillParams& params, Job& job, i32& first, i32& last) {
     const PrefillSplitParams& p = split_params(params);
@@ -33,7 +39,7 @@ HOPFILL_INLINE void narrow_to_part(const PrefillParams& params, Job& job, i32& f
     last = divide(static_cast<u32>((part + 1) * all), p.by_parts) - 1;
     job.blocks = last - first + 1;
     job.kv_len -= first * C.tile_n;
-    job.unmasked = repeats_jobs(C) ? 0 : clamp_high(clamp_low(job.unmasked - first, 0), job.blocks);
+    job.unmasked = clamp_high(clamp_low(job.unmasked - first, 0), job.blocks);
 }
 
 // Of this thread, found anew, as all that follows: a register for it is not there.
@@ -63,6 +69,14 @@ HOPFILL_INLINE bool is_part(const Job* job) {
     return Known == Ends::part || sm90::load_shared(&job->part) != kWholeJob;
 }
 
+// Whether this warp is to leave something of a part: not what it has left and counted, where the part comes again for another warp (repeats_jobs()).
+template <KernelConfig C>
+HOPFILL_INLINE bool leaves_part(const Job* job) {
+    if constexpr (!repeats_jobs(C)) return true;
+    const u32 again = static_cast<u32>(sm90::load_shared(&job->again));
+    return again == 0 || (again >> consumer_warp()) % 2 != 0;
+}
+
 // The LSE of a job's rows; of a part of one their references and sums, to its record: a reference of a million is an LSE that is off by a tenth.
 template <KernelConfig C, Ends Known = Ends::any>
 HOPFILL_INLINE void leave_sums(const PrefillParams& p, const Job* job, u32 row_group, const float (&lse)[2], const float (&reference)[2],
@@ -70,7 +84,7 @@ HOPFILL_INLINE void leave_sums(const PrefillParams& p, const Job* job, u32 row_g
     if (!is_part<C, Known>(job)) return store_lse<C>(p, job, row_group, lse);
     if constexpr (C.splits) {
         const u32 thread = sm90::thread_index_anew();
-        if (thread % 4 != 0) return;
+        if (thread % 4 != 0 || !leaves_part<C>(job)) return;
         float* const to = reinterpret_cast<float*>(part_record<C>(split_params(p), sm90::load_shared(&job->part))) + thread % 32 / 4;
 #pragma unroll
         for (i32 h = 0; h < 2; ++h) {
@@ -80,10 +94,24 @@ HOPFILL_INLINE void leave_sums(const PrefillParams& p, const Job* job, u32 row_g
     }
 }
 
-// What a part's keys weigh in a row, by a reference `top`: its sum, whose reference lies there too.
-HOPFILL_INLINE float part_weight(const float* of, float top) {
-    return sm90::load_global(of + 16) * sm90::exp2_approx(sm90::load_global(of) - top);
-}
+// Parts that are summed up at once: their loads wait for each other no more than once (a load takes 0.5 us here, and there are many).
+constexpr i32 parts_at_once() { return 2; }
+// Columns likewise, in eights: what registers hold beside a part's that is summed up and one that comes.
+constexpr i32 eights_at_once(const KernelConfig& c) { return is_fp8(c.family) ? 4 : 8; }
+
+// Of a row: a part's reference and its sum, the part's number being below `parts`; else nothing.
+struct PartSum {
+    float reference, sum;
+
+    HOPFILL_INLINE void load(const float* of, i32 part, i32 parts, i64 stride) {
+        of += clamp_high(part, parts - 1) * stride;
+        reference = sm90::load_global(of);
+        sum = sm90::load_global(of + 16);
+        if (part >= parts) sum = 0.0f;
+    }
+    // What the part's keys weigh, by a reference `top`, which is not below its own.
+    HOPFILL_INLINE float weight(float top) const { return sum * sm90::exp2_approx(reference - top); }
+};
 
 // This warp's outputs o of a part, times `inverse`, to its record, and, if all parts' are there, to the output.
 template <KernelConfig C>
@@ -109,24 +137,38 @@ HOPFILL_INLINE void finish_part(const PrefillParams& params, const Job* job, con
     if (!sm90::vote_any(is_last)) return;
     sm90::sync_warp();  // (a vote orders no memory)
 
-    // First what the parts' sums come to, while the outputs' registers are free.
+    // First what the parts' sums come to, by the greatest reference so far.
     constexpr i64 kStride = i64{4} * C.consumers * part_record_bytes(C);
+    constexpr i32 kParts = parts_at_once();
     const u8* from = part_record<C>(p, split_job * p.parts);
-    float top[2], inverse_sum[2], lse[2];
+    float top[2] = {-sm90::infinity(), -sm90::infinity()}, inverse_sum[2] = {0.0f, 0.0f}, lse[2];
+#pragma unroll 1
+    for (i32 i = 0; i < p.parts; i += 2 * kParts) {
+        PartSum sums[2][2 * kParts];
+#pragma unroll
+        for (i32 h = 0; h < 2; ++h)
+#pragma unroll
+            for (i32 j = 0; j < 2 * kParts; ++j)
+                sums[h][j].load(reinterpret_cast<const float*>(from) + lane_anew() / 4 + 8 * h, i + j, p.parts, kStride / 4);
+#pragma unroll
+        for (i32 h = 0; h < 2; ++h) {
+            float raised = top[h];
+#pragma unroll
+            for (i32 j = 0; j < 2 * kParts; ++j) raised = sm90::max_float(raised, sums[h][j].reference);
+            // Rows that see no key have none to be multiplied with.
+            if (raised == -sm90::infinity()) continue;
+            inverse_sum[h] *= sm90::exp2_approx(top[h] - raised);
+            top[h] = raised;
+#pragma unroll
+            for (i32 j = 0; j < 2 * kParts; ++j) inverse_sum[h] += sums[h][j].weight(raised);
+        }
+    }
 #pragma unroll
     for (i32 h = 0; h < 2; ++h) {
-        const float* const of = reinterpret_cast<const float*>(from) + lane_anew() / 4 + 8 * h;
-        float sum = 0.0f;
-        top[h] = -sm90::infinity();
-#pragma unroll 1
-        for (i32 i = 0; i < p.parts; ++i) top[h] = sm90::max_float(top[h], sm90::load_global(of + i * (kStride / 4)));
-        // Rows that see no key have none to be multiplied with.
-        if (top[h] == -sm90::infinity()) top[h] = 0.0f;
-#pragma unroll 1
-        for (i32 i = 0; i < p.parts; ++i) sum += part_weight(of + i * (kStride / 4), top[h]);
         constexpr float kLn2 = 0.693147180559945f;
-        inverse_sum[h] = sum == 0.0f ? 0.0f : inverse_of(sum);
-        lse[h] = sum == 0.0f ? -sm90::infinity() : (top[h] + sm90::log2_approx(sum)) * kLn2;
+        lse[h] = inverse_sum[h] == 0.0f ? -sm90::infinity() : (top[h] + sm90::log2_approx(inverse_sum[h])) * kLn2;
+        if (inverse_sum[h] != 0.0f) inverse_sum[h] = inverse_of(inverse_sum[h]);
+        if (top[h] == -sm90::infinity()) top[h] = 0.0f;
     }
     const i32 head = sm90::load_shared(&job->head), sequence = sm90::load_shared(&job->sequence), q_len = sm90::load_shared(&job->q_len);
     const i32 row = row_of_thread<C>(job, q_len);
@@ -136,7 +178,7 @@ HOPFILL_INLINE void finish_part(const PrefillParams& params, const Job* job, con
         if (row + 8 < q_len) sm90::store_global(to + 8, lse[1]);
     }
     // Warps become last one by one: no staging slots, which are a warpgroup's, and no TMA.
-    constexpr i32 kAtOnce = C.head_dim == 256 ? 8 : 4;
+    constexpr i32 kAtOnce = eights_at_once(C);
     i32 column = static_cast<i32>(fragment_column(lane_anew()));
     u16* to = static_cast<u16*>(p.o_rows) + sequence * p.o_batch + row * p.o_seq + head * p.o_head + column;
     const u8* rows = from + part_sums_bytes() + lane_anew() * 16;
@@ -145,16 +187,24 @@ HOPFILL_INLINE void finish_part(const PrefillParams& params, const Job* job, con
     for (i32 first = 0; first < C.head_dim / 8; first += kAtOnce, column += 8 * kAtOnce, to += 8 * kAtOnce, rows += 512 * kAtOnce) {
         float sums[kAtOnce][4] = {};
 #pragma unroll 1
-        for (i32 i = 0; i < p.parts; ++i) {
-            const float* const of = reinterpret_cast<const float*>(from + i * kStride);
-            const float weight[2] = {part_weight(of, top[0]) * inverse_sum[0], part_weight(of + 8, top[1]) * inverse_sum[1]};
-            u32 w[kAtOnce][4];
+        for (i32 i = 0; i < p.parts; i += kParts) {
+            u32 w[kParts][kAtOnce][4];
+            PartSum of[kParts][2];
 #pragma unroll
-            for (i32 c = 0; c < kAtOnce; ++c) sm90::load_global16(rows + i * kStride + c * 512, w[c]);
+            for (i32 j = 0; j < kParts; ++j) {
+                of[j][0].load(reinterpret_cast<const float*>(from), i + j, p.parts, kStride / 4);
+                of[j][1].load(reinterpret_cast<const float*>(from) + 8, i + j, p.parts, kStride / 4);
 #pragma unroll
-            for (i32 c = 0; c < kAtOnce; ++c)
+                for (i32 c = 0; c < kAtOnce; ++c) sm90::load_global16(rows + clamp_high(i + j, p.parts - 1) * kStride + c * 512, w[j][c]);
+            }
 #pragma unroll
-                for (i32 j = 0; j < 4; ++j) sums[c][j] = sm90::fma_float(sm90::bits_float(w[c][j]), weight[j / 2], sums[c][j]);
+            for (i32 j = 0; j < kParts; ++j) {
+                const float weight[2] = {of[j][0].weight(top[0]) * inverse_sum[0], of[j][1].weight(top[1]) * inverse_sum[1]};
+#pragma unroll
+                for (i32 c = 0; c < kAtOnce; ++c)
+#pragma unroll
+                    for (i32 k = 0; k < 4; ++k) sums[c][k] = sm90::fma_float(sm90::bits_float(w[j][c][k]), weight[k / 2], sums[c][k]);
+            }
         }
 #pragma unroll
         for (i32 c = 0; c < kAtOnce; ++c)

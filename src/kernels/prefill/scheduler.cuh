@@ -56,13 +56,17 @@ struct Scheduler : Producer<C> {
 private:
     bool leader = sm90::elect_one();
     JobSource<C> source{this->params};
+    u32 failed_warps = 0;  // of the last job that has failed (splits)
 
     HOPFILL_INLINE bool describe(u32 number, bool again) {
         Job job;
         Blocks blocks;
         if (!this->decode(number, job, blocks)) return false;
         place_keys<C>(job, blocks);
-        if (again) job.unmasked = 0;
+        if (again) {
+            job.unmasked = 0;
+            if constexpr (C.splits) job.again = static_cast<i32>(failed_warps);
+        }
         // All lanes have read what the slots held, flags among it.
         sm90::sync_warp();
         if (leader)
@@ -90,6 +94,7 @@ private:
             const bool failed = sm90::lane_index() < 4 * C.consumers && sm90::load_shared(flag) != 0;
             if (sm90::vote_any(failed)) {
                 number = sm90::load_shared(&job->number);
+                if constexpr (C.splits) failed_warps = sm90::ballot(failed);
                 if (failed) sm90::store_shared(flag, 0);
                 return true;
             }

@@ -18,7 +18,10 @@ struct Job {
     i32 row0;         // first query row of the tile, within the sequence
     i32 q_len;
     i32 kv_len;
-    i32 q_start;      // packed: the sequence's first token in q
+    union {
+        i32 q_start;  // packed: the sequence's first token in q
+        i32 again;    // KernelConfig::splits: of a job that comes again the consumer warps whose exponentials have overflowed, a bit each; else 0
+    };
     i32 blocks;       // KV blocks to read
     i32 unmasked;     // of which this many, from the first, need no mask
     union {

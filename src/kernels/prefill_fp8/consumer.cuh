@@ -43,7 +43,9 @@ struct Fp8Consumer : Fp8Mainloop<C> {
 
     HOPFILL_INLINE void run() {
         begin_turns<C>(warpgroup);
-        if (wait_job()) {
+        if constexpr (C.splits) {
+            run_one_by_one();
+        } else if (wait_job()) {
             float o[kD / 2];
             u32 p[kN / 32][4];
             zero(o);
@@ -101,6 +103,32 @@ struct Fp8Consumer : Fp8Mainloop<C> {
     }
 
 protected:
+    // Kernels that split: each job begins where the one before has ended. There are few, of which most are parts, and beside the next job's logits
+    // there are no registers for the end of a part.
+    HOPFILL_INLINE void run_one_by_one() {
+        static_assert(!C.splits || sums_by_products(C));
+        while (wait_job()) {
+            float o[kD / 2], t[columns() / 2], inverse[2];
+            u32 p[kN / 32][4];
+            zero(o);
+            i32 n = sm90::load_shared(&job()->blocks) - 1;
+            first_block(n, p);
+            --n;
+#pragma unroll 1
+            for (; n >= sm90::load_shared(&job()->unmasked); --n) step<true>(o, p, n);
+#pragma unroll 1
+            for (; n >= 0; --n) step<false>(o, p, n);
+            release_q();
+            const u32 done = (number - 1) % kJobSlots;
+            this->wait_v(taken - 1);
+            sm90::wgmma_fence();
+            this->template multiply_pv<columns()>(t, p, taken - 1, 0);
+            collect(o, t, taken - 1);
+            finish_sums(shared.job(done), softmax, softmax.reference, scales.output(shared.job(done)), inverse);
+            finish_job(done, o, inverse);
+        }
+    }
+
     // s = Q K^T of the next block, t = P V of the one before: issued.
     HOPFILL_INLINE void issue(float (&s)[kN / 2], float (&t)[columns() / 2], const u32 (&p)[kN / 32][4]) {
         this->wait_k();
