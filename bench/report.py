@@ -127,9 +127,11 @@ def summary_table(rows: list[Row], cases: list[Case]) -> str | None:
 
 
 def means_table(points: list[PointResult], rows: list[Row]) -> str:
-    """Geometric mean of each implementation's speed over the fastest one's of each point, ours included."""
+    """Geometric mean of each implementation's speed over the fastest one's of each point that goals judge, ours included."""
     shares: dict[str, list[float]] = {}
     for p in points:
+        if p.case.grid not in JUDGED:
+            continue
         timed: dict[str, float] = {}
         for impl, r in rows_of(rows, p.case).items():
             if usable(r) and impl not in NOT_PEERS[1:]:
@@ -215,7 +217,7 @@ def dtype_brief(rows: list[Row], cases: list[Case], dtype: str) -> list[str]:
     parts += few_brief(points, dtype)
     if summary := summary_table(rows, throughput):
         parts += [f"{name}, speed over the best peer's at each point, 16k tokens (and more) in every split{outputs_note(dtype)}:", summary]
-        parts += [f"All {name} points:", means_table([p for p in points if p.case.grid in JUDGED], rows), *later_note(rows, dtype), *other_runs_note(rows, dtype)]
+        parts += [f"All {name} points:", means_table(points, rows), *later_note(rows, dtype), *other_runs_note(rows, dtype)]
     return parts
 
 
@@ -257,7 +259,7 @@ def dtype_section(rows: list[Row], cases: list[Case], dtype: str, plots: list[st
     if missing:
         parts.append(f"{len(missing)} points of these grids were not run ({missing[0].case} to {missing[-1].case}): their rows say why.")
     if any(p.peers for p in points):
-        parts += [f"All {name} points:", means_table([p for p in points if p.case.grid in JUDGED], rows), *later_note(rows, dtype), *other_runs_note(rows, dtype)]
+        parts += [f"All {name} points:", means_table(points, rows), *later_note(rows, dtype), *other_runs_note(rows, dtype)]
     none_of = " (few heads have none)" if "few" in present else ""
     return [*parts, f"Goals, {name}{none_of}:", goals_table(points), *(f"![{p}]({p})" for p in plots)]
 

@@ -1,7 +1,8 @@
 // Jobs that blocks share, a part of its keys each (KernelConfig::splits; which jobs, and how many parts, planner::split_of says): without a mask
-// those of a last wave that they do not fill, with one the longest, of which there are too few. A warp leaves its rows' outputs of the part's keys, and
-// the references and sums of their exponentials, in a record in global memory; who finds that all other parts have left theirs adds them up, weighted
-// (FlashAttention-2, section 3.1 has the same sum), always in the order of the keys, so that bits do not depend on who is last. Nobody waits for anybody.
+// those of a last wave that they do not fill, with one the longest, of which there are too few. A warp leaves its rows' outputs of the part's keys,
+// and the references and sums of their exponentials, in a record in global memory; who finds that all other parts have left theirs adds them up,
+// weighted (FlashAttention-2, section 3.1 has the same sum), always in the order of the keys, so that bits do not depend on who is last. Nobody waits
+// for anybody.
 #pragma once
 
 #include "plan/split.h"
