@@ -26,7 +26,7 @@ std::string Plan::to_string() const {
     s += fmt::format("shared   {} bytes: q {}, k {}, v {}, o {}, {} {}\n", shared_bytes, g.k - g.q, g.v - g.k, g.o - g.v, g.merge - g.o,
                      c.v_turned ? "pieces of v" : "merge", g.jobs - g.merge);
     s += fmt::format("jobs     {}{} on {} blocks, {}{}\n", p.packed ? "at most " : "", jobs, grid,
-                     c.dynamic && jobs > grid ? "drawn from a counter" : "dealt in turn",
+                     c.dynamic && jobs + split_jobs * (parts - 1) > grid ? "drawn from a counter" : "dealt in turn",
                      p.causal ? (p.packed ? ", longest of a sequence first" : ", longest first") : "");
     if (split_jobs > 0) s += fmt::format("split    the {} {}, in {} parts each of their keys\n", p.causal ? "longest" : "last", split_jobs, parts);
     const std::int64_t heads = p.heads * p.batch;

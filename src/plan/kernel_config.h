@@ -49,7 +49,7 @@ struct KernelConfig {
     bool v_transposed = false;  // prefill_fp8: v comes as [batch, kv_heads, head_dim, seq], packed [kv_heads, head_dim, tokens]
     bool ahead = false;       // prefill_folded: Q K^T of a block runs beside the softmax of the block before it
     bool v_turned = false;    // prefill_fp8, dense: v is transposed once, beside the jobs, with keys in the order in which P's fragments have them
-    bool splits = false;      // dense, no mask: blocks share the last jobs, a part of the keys each (plan/split.h)
+    bool splits = false;      // dense: blocks share some jobs, a part of the keys each (plan/split.h)
 
     constexpr bool operator==(const KernelConfig&) const = default;
 };

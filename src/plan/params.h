@@ -79,8 +79,9 @@ struct PrefillTurnParams : PrefillVtParams {
     Divisor by_kv_heads, by_turned_group, by_turned_width, by_last_turned_width;  // pieces of a group; of a block of all its heads
 };
 
-// KernelConfig::splits: jobs from `whole_jobs` on are parts of jobs. Part i of a job has an i-th of its KV blocks, in order, and leaves its outputs,
-// as of these keys alone, in a record of its own; the last part to be done makes the job's outputs of all records.
+// KernelConfig::splits: jobs from `whole_jobs` on are parts of jobs; with a mask all but the last `whole_jobs`, as the longest come first. Part i of
+// a job has an i-th of its KV blocks, in order, and leaves its outputs, as of these keys alone, in a record of its own; the last part to be done makes
+// the job's outputs of all records.
 struct PrefillSplitParams : PrefillTurnParams {
     void* part_records;         // of part_record_bytes() for each part and consumer warp
     u32* parts_done;            // of each split job, by consumer warp; zero between launches

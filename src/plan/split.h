@@ -1,4 +1,4 @@
-// The last jobs of a launch, which blocks share (KernelConfig::splits): how their parts' results lie in memory. Shared by host and kernels.
+// Jobs which blocks share (KernelConfig::splits): how their parts' results lie in memory. Shared by host and kernels.
 #pragma once
 
 #include "plan/kernel_config.h"

@@ -113,6 +113,7 @@ TEST(Kernels, SplitTheirLastJobs) {
             c.parts = parts;
             c.blocks = 1 + split_jobs;
             Workload work(c, 1);
+            ASSERT_GT(work.plan().split_jobs, 0) << c.name;
             std::vector<std::uint8_t> output;
             std::vector<float> lse;
             for (const u64 seed : {1, 2, 3}) {

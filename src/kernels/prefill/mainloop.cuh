@@ -271,9 +271,11 @@ struct Mainloop {
         float lse[2];
         softmax.finish(inverse, lse);
         if constexpr (kByReferences) {
-            // A sum that has overflowed has no inverse; nor has one past 2^126, whose is flushed.
-            inverse[0] = sm90::fma_float(4.0f * softmax.sum[0], 0.0f, inverse[0]);
-            inverse[1] = sm90::fma_float(4.0f * softmax.sum[1], 0.0f, inverse[1]);
+            // A sum that has overflowed has no inverse; nor has one past 2^126, whose is flushed. Sums of parts are added up, weighted by their
+            // references: they stay below 2^98, so that no 16 overflow, and what is flushed where a reference is too far below another is nothing.
+            constexpr float kMargin = C.splits && C.elem == Elem::bf16 ? 0x1p30f : 4.0f;
+            inverse[0] = sm90::fma_float(kMargin * softmax.sum[0], 0.0f, inverse[0]);
+            inverse[1] = sm90::fma_float(kMargin * softmax.sum[1], 0.0f, inverse[1]);
         }
         scales.scale_rows(params, shared.job(slot), inverse);
         leave_sums<C>(params, shared.job(slot), row_group, lse, softmax.reference, softmax.sum);

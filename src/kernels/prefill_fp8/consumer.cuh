@@ -1,5 +1,5 @@
 // A consumer warpgroup up to hd128: the softmax of a block runs beside the block before's P V, whose result waits in registers of its own. The
-// stream does not stop between jobs, as in prefill/consumer.cuh.
+// stream does not stop between jobs, as in prefill/consumer.cuh, but in kernels that split them.
 #pragma once
 
 #include "prefill_fp8/mainloop.cuh"

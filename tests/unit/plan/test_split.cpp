@@ -97,7 +97,7 @@ TEST(Split, SplitJobsAreOfOneWaveOnAnyDevice) {
     EXPECT_GT(splits, 100);
 }
 
-// With a mask, of few heads: the longest tiles of all heads together, so many that what is left whole is no longer than a part.
+// With a mask, of few heads: the longest tiles of all heads together.
 TEST(Split, LongestJobsOfFewHeadsAreSplit) {
     const auto plan_of = [](std::int64_t seq, std::int64_t seq_kv, std::int64_t dim, std::int64_t heads, auto change) {
         AttentionProblem p = problem(1, seq, dim, true, heads);
