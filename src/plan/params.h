@@ -80,8 +80,8 @@ struct PrefillTurnParams : PrefillVtParams {
 };
 
 // KernelConfig::splits: jobs from `whole_jobs` on are parts of jobs; with a mask all but the last `whole_jobs`, as the longest come first. Part i of
-// a job has an i-th of its KV blocks, in order, and leaves its outputs, as of these keys alone, in a record of its own; the last part to be done makes
-// the job's outputs of all records.
+// a job has an i-th of its KV blocks, in order, and leaves its outputs, as of these keys alone, in a record of its own; the last part to be done
+// makes the job's outputs of all records.
 struct PrefillSplitParams : PrefillTurnParams {
     void* part_records;         // of part_record_bytes() for each part and consumer warp
     u32* parts_done;            // of each split job, by consumer warp; zero between launches
