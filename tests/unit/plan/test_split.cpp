@@ -13,6 +13,21 @@ namespace {
 using testing::packed;
 using testing::problem;
 
+// What problems are changed by.
+void same(AttentionProblem&) {}
+void fp8(AttentionProblem& p) { p.dtype = p.kv_dtype = DType::e4m3, p.out_dtype = DType::bf16; }
+
+// By what the plans say, a plan that splits ends before the same kernel without.
+void expect_sooner_than_whole(const Plan& plan) {
+    KernelConfig whole = planner::kernel_at(plan.variant);
+    whole.splits = false;
+    for (int i = 0; i < planner::variants(); ++i) {
+        if (planner::kernel_at(i) != whole) continue;
+        const Result<Plan> other = planner::plan_variant(plan.problem, {}, i);
+        EXPECT_TRUE(other && other->modelled_us > plan.modelled_us) << plan.kernel;
+    }
+}
+
 // Of jobs that do not fill their last wave the rest are split, where that ends sooner.
 TEST(Split, JobsOfALastWaveAreSplit) {
     const auto plan_of = [](std::int64_t batch, std::int64_t seq, std::int64_t dim, std::int64_t heads, auto change) {
@@ -22,7 +37,6 @@ TEST(Split, JobsOfALastWaveAreSplit) {
         EXPECT_TRUE(plan) << plan.error().text();
         return plan ? *plan : Plan{};
     };
-    const auto same = [](AttentionProblem&) {};
     const auto split = [](const Plan& plan) {
         const KernelConfig& c = planner::kernel_at(plan.variant);
         EXPECT_EQ(c.splits, plan.split_jobs > 0) << plan.kernel;
@@ -33,17 +47,9 @@ TEST(Split, JobsOfALastWaveAreSplit) {
         EXPECT_LE(plan.parts, (plan.problem.max_seqlen_kv + c.tile_n - 1) / c.tile_n) << "a block each, at least";
         const std::int64_t records = plan.split_jobs * plan.parts * plan.tile_m * (2 + c.head_dim) * 4;
         EXPECT_EQ(plan.scratch_bytes, records + (c.v_turned ? plan.problem.tokens_kv * plan.problem.kv_heads * plan.problem.head_dim : 0));
-        // Sooner, by what the plan says, than the kernel that does not split.
-        KernelConfig whole = c;
-        whole.splits = false;
-        for (int i = 0; i < planner::variants(); ++i) {
-            if (planner::kernel_at(i) != whole) continue;
-            const Result<Plan> other = planner::plan_variant(plan.problem, {}, i);
-            EXPECT_TRUE(other && other->modelled_us > plan.modelled_us) << plan.kernel;
-        }
+        expect_sooner_than_whole(plan);
         return true;
     };
-    const auto fp8 = [](AttentionProblem& p) { p.dtype = p.kv_dtype = DType::e4m3, p.out_dtype = DType::bf16; };
     for (const std::int64_t dim : {128, 256}) {
         // 4,096 jobs are 31 waves of 132 and four jobs.
         EXPECT_TRUE(split(plan_of(1, 16384, dim, 32, same)));
@@ -109,8 +115,6 @@ TEST(Split, LongestJobsOfFewHeadsAreSplit) {
         EXPECT_TRUE(plan) << plan.error().text();
         return plan ? *plan : Plan{};
     };
-    const auto same = [](AttentionProblem&) {};
-    const auto fp8 = [](AttentionProblem& p) { p.dtype = p.kv_dtype = DType::e4m3, p.out_dtype = DType::bf16; };
     const auto split = [](const Plan& plan) {
         const KernelConfig& c = planner::kernel_at(plan.variant);
         EXPECT_EQ(c.splits, plan.split_jobs > 0) << plan.kernel;
@@ -120,13 +124,7 @@ TEST(Split, LongestJobsOfFewHeadsAreSplit) {
         EXPECT_GE(plan.parts, 2);
         EXPECT_LE(plan.split_jobs, planner::splittable_jobs(c, plan.problem, plan.parts));
         EXPECT_LE(plan.split_jobs, plan.jobs);
-        KernelConfig whole = c;
-        whole.splits = false;
-        for (int i = 0; i < planner::variants(); ++i) {
-            if (planner::kernel_at(i) != whole) continue;
-            const Result<Plan> other = planner::plan_variant(plan.problem, {}, i);
-            EXPECT_TRUE(other && other->modelled_us > plan.modelled_us) << plan.kernel;
-        }
+        expect_sooner_than_whole(plan);
         return true;
     };
     for (const std::int64_t dim : {64, 128, 256})
